@@ -173,7 +173,7 @@ def frontier(
         workers=workers,
     )
     if dry_run:
-        return FrontierPlan(plan_frontier(source, config))
+        return FrontierPlan(plan_frontier(source, config, out=out))
     return run_frontier(source, out, config=config, progress=progress)
 
 

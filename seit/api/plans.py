@@ -50,6 +50,7 @@ def plan_run(
     recipe: str | None = None,
     config: object = None,
     resume: bool = False,
+    seeds: int = 1,
     **changes: Any,
 ) -> LoopConfig:
     """Resolve the settings of a run and start nothing: what `--dry-run` prints.
@@ -61,11 +62,14 @@ def plan_run(
         recipe: see `train`.
         config: see `train`.
         resume: see `train`.
+        seeds: number of seeds of train, tune and compress.
         **changes: see `train`.
 
     Raises:
         UsageError: see `train`.
     """
+    if seeds < 1:
+        raise UsageError(f"--seeds is {seeds}; it must be at least 1")
     task = str(changes.get("objective") or "mtm") if verb == "pretrain" else verb
     if verb == "pretrain" and task not in get_args(ObjectiveName):
         raise UsageError(
@@ -80,6 +84,7 @@ def plan_run(
         name = Path(str(backbone).removeprefix("hf:")).name
         verb = task = _SPEECH
         changes |= {"backbone": str(backbone), "model": name}
+    named: tuple[str, ...] = ()
     if verb in _METHODS:
         methods: Iterable[str] = import_module(_METHODS[verb]).METHODS
         named = choose_methods(changes.get("method"), methods)
@@ -95,6 +100,12 @@ def plan_run(
         short_names=_SHORT_NAMES[verb],
         backbone_setting=_BACKBONES.get(verb),
     )
+    if verb == "compress":
+        from seit.compression import METHODS, CompressConfig, refuse_unused
+
+        assert isinstance(settings, CompressConfig)
+        chosen = choose_methods(named, METHODS)
+        refuse_unused(settings, chosen or (settings.compression.method,))
     return settings
 
 
@@ -102,14 +113,14 @@ def choose_methods(given: str | Sequence[str] | None, there: Iterable[Name]) -> 
     """Return the methods that are named among those that there are; none where none is given.
 
     Raises:
-        UsageError: there is no method of a name.
+        UsageError: there is no method of a name, or one is named twice.
     """
     if given is None:
         return ()
     known = {str(one): one for one in there}
     if given == ALL:
         return tuple(known.values())
-    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else [*given]
     if ALL in names:
         raise UsageError(f"{ALL!r} stands for all methods; pass it alone, or leave it out")
     for name in names:
@@ -117,4 +128,6 @@ def choose_methods(given: str | Sequence[str] | None, there: Iterable[Name]) -> 
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}, {ALL}"
             raise UsageError(f"there is no method {name!r}; {hint}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--method is {','.join(names)}; name each method once")
     return tuple(known[name] for name in names)

@@ -50,7 +50,7 @@ def command(
     if given.pop("init_from", None) is not None:
         raise UsageError("--init-from is of no use here: RUN is what is compressed; leave it out")
     if flags.dry_run:
-        settings = plan_run("compress", store, out=flags.out, init_from=run, **given)
+        settings = plan_run("compress", store, out=flags.out, seeds=seeds, init_from=run, **given)
         return print_settings(settings, json=flags.json)
     out = flags.folder
     with figures_bar("compressing", NOTES) as progress:

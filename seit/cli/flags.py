@@ -124,11 +124,13 @@ def assigned_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     return values
 
 
-def print_settings(settings: Any, *, json: bool) -> None:
-    """Print resolved settings as YAML, or as one JSON object."""
+def print_settings(
+    settings: Any, *, json: bool, more: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Print resolved settings, and ``more`` groups of values, as YAML or as one JSON object."""
     import yaml
 
-    values = to_mapping(settings)
+    values = {**to_mapping(settings), **(more or {})}
     if json:
         print_json(values)
     else:

@@ -126,6 +126,7 @@ def print_lines(lines: Sequence[str]) -> None:
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
+        sys.stdout.flush()  # a pipe or a file gets it now, also if the command is not done
     except BrokenPipeError:
         raise
     except OSError as error:

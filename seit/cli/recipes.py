@@ -44,12 +44,13 @@ def show(name: Name, /, *, json: bool = False) -> None:
 
 
 @command.command
-def copy(name: Name, file: Path | None = None, /) -> None:
+def copy(name: Name, file: Path | None = None, /, *, json: bool = False) -> None:
     """Copy a recipe to change it; run it with `seit train --config FILE`.
 
     Args:
         name: Name of a recipe.
         file: The copy; NAME.yaml here by default.
+        json: Print one JSON object: the recipe's name and the copy.
     """
     from seit.files import check_new_file, write_atomically
     from seit.recipes import find_recipe
@@ -58,4 +59,6 @@ def copy(name: Name, file: Path | None = None, /) -> None:
     target = file or Path(f"{name}.yaml")
     check_new_file(target)
     write_atomically(target, recipe.path.read_bytes())
-    say(f"copied to {target}")
+    if json:
+        return print_json({"recipe": recipe.name, "file": str(target)})
+    return say(f"copied to {target}")

@@ -1,5 +1,6 @@
 """`seit sweep STORE --space F --out OUT`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,27 +50,27 @@ def command(
         flags: Flags of all runs.
     """
     from seit.api import plan_run, sweep
+    from seit.training import SweepConfig, TrainConfig, plan_sweep
 
     given = flags.keywords()
+    extent = SweepConfig(
+        trials=trials,
+        rungs=rungs,
+        reduction=reduction,
+        dev=dev,
+        budget=budget,
+        max_bytes=max_bytes,
+        max_flops=max_flops,
+    )
     if flags.dry_run:
         settings = {name: value for name, value in given.items() if name != "resume"}
-        return print_settings(plan_run("train", store, **settings), json=flags.json)
+        config = plan_run("train", store, **settings)
+        assert isinstance(config, TrainConfig)
+        plan = plan_sweep(config, space=space, extent=extent)
+        return print_settings(config, json=flags.json, more={"sweep": plan.record()})
     out = flags.folder
     with figures_bar("searching", NOTES) as progress:
-        result = sweep(
-            store,
-            out=out,
-            space=space,
-            trials=trials,
-            rungs=rungs,
-            reduction=reduction,
-            dev=dev,
-            budget=budget,
-            max_bytes=max_bytes,
-            max_flops=max_flops,
-            progress=progress,
-            **given,
-        )
+        result = sweep(store, out=out, space=space, progress=progress, **asdict(extent), **given)
     if flags.json:
         return print_result(result)
     print_table(_rows(result))

@@ -59,7 +59,9 @@ def command(
         pixels=pixels, layer=layer, pretrained=pretrained, pretrained_head=pretrained_head
     )
     if flags.dry_run:
-        return print_settings(plan_run("train", store, out=flags.out, **given), json=flags.json)
+        return print_settings(
+            plan_run("train", store, out=flags.out, seeds=seeds, **given), json=flags.json
+        )
     out = flags.folder
     with figures_bar("training", NOTES) as progress:
         result = train(store, out=out, seeds=seeds, download=download, progress=progress, **given)
@@ -84,11 +86,11 @@ def command(
 
 
 def _print_seeds(spread: "SeedsResult[TrainResult]", out: Path) -> None:
-    from seit.training import LABELS, Run, folder_of, shown_figures
+    from seit.training import LABELS, Run, folder_of
 
     num_classes = len(Run.open(folder_of(out, next(iter(spread.results)))).classes)
     print_table(
-        [(LABELS[name], _spread(name, spread.spreads[name])) for name in shown_figures(num_classes)]
+        [(LABELS[name], _spread(name, spread.spreads[name])) for name in spread.shown(num_classes)]
     )
     return say(f"{counted(len(spread.results), 'seed')}; the report is at {out}/report.html")
 

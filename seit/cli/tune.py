@@ -52,7 +52,7 @@ def command(
 
     given = flags.keywords(method=method, layer=layer)
     if flags.dry_run:
-        settings = plan_run("tune", store, out=flags.out, backbone=backbone, **given)
+        settings = plan_run("tune", store, out=flags.out, seeds=seeds, backbone=backbone, **given)
         return print_settings(settings, json=flags.json)
     out = flags.folder
     with figures_bar("tuning", NOTES) as progress:

@@ -6,6 +6,7 @@ from .footprint.result import FootprintResult as FootprintResult
 from .footprint.start import measure_footprint as measure_footprint
 from .registry import METHODS as METHODS
 from .result import CompressResult as CompressResult
+from .settings import refuse_unused as refuse_unused
 from .start import compress as compress
 from .tokenizer import (
     QuantizedTokenizer as QuantizedTokenizer,

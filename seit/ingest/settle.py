@@ -1,6 +1,6 @@
 """Start of a job: list its corpus, and resolve its tokenizer and image size."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +67,13 @@ def small_remark(config: TokenizeConfig) -> str:
 
 
 def list_source(
-    source: str | Path, config: TokenizeConfig, *, kept_splits: Mapping[str, str] | None = None
+    source: str | Path,
+    config: TokenizeConfig,
+    *,
+    kept_splits: Mapping[str, str] | None = None,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
-    """List the corpus of a job with a resolved tokenizer.
+    """List the corpus of a job with a resolved tokenizer; see `list_corpus`.
 
     Raises:
         UsageError: the source is invalid, or a key could be that of another's window or view.
@@ -81,6 +85,7 @@ def list_source(
         modality=config.modality,
         kept_splits=kept_splits,
         label_separator=config.label_separator,
+        known_classes=known_classes,
     )
     if config.views > 1:
         check_derived_keys(corpus.instances, sign=VIEW_SIGN, part="view")

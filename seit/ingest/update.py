@@ -149,7 +149,8 @@ def update_store(
     A file has changed if its size, split, class or metadata differs, or if it was modified at or
     after ``changed_since``. Stores of an earlier version record neither sizes nor metadata.
     Samples of missing files are dropped; deleted or filtered samples stay out while their files are
-    unchanged. Classes stay, and new ones are appended.
+    unchanged. Classes stay, and new ones are appended. A label that is a number keeps its class if
+    the source's first name arrives, or its last one is gone: 007 stays 7.
 
     Args:
         source: the corpus.
@@ -196,7 +197,12 @@ class _Update:
         self.since = since
         self.progress = progress
         self.config, self.tokenizer = _settle(config, self.store)
-        self.corpus = list_source(source, self.config, kept_splits=kept_splits(self.store))
+        self.corpus = list_source(
+            source,
+            self.config,
+            kept_splits=kept_splits(self.store),
+            known_classes=self.store.classes,
+        )
         self.remembered = read_inputs(self.store)
 
     def run(self, ended: Record | None) -> UpdateResult:

@@ -174,7 +174,6 @@ from .seeds import (
     folder_of as folder_of,
     read_seeds as read_seeds,
     repeat as repeat,
-    shown_figures as shown_figures,
     train_seeds as train_seeds,
 )
 from .settings import resolve_settings as resolve_settings
@@ -194,6 +193,7 @@ from .speech.use import (
 )
 from .step import seed_torch as seed_torch
 from .sweep.extent import SweepConfig as SweepConfig
+from .sweep.plan import SweepPlan as SweepPlan, plan_sweep as plan_sweep
 from .sweep.result import SweepResult as SweepResult
 from .sweep.start import sweep_settings as sweep_settings
 from .tables import (

@@ -374,10 +374,10 @@ def _refuse_other_labels(run: Run, store: Store, split: str) -> None:
     """Refuse a split of several labels per sample for a run of one, and the reverse."""
     has_sets = store[split].label_sets is not None
     if has_sets != run.has_label_sets:
-        one, other = ("several", "one") if has_sets else ("one", "several")
+        found, learned = ("several labels", "one") if has_sets else ("one label", "several")
         raise UsageError(
-            f"split {split!r} of {store.folder} has {one} labels per sample, and the run "
-            f"{run.path} learned {other}; evaluate it on a store of its kind"
+            f"split {split!r} of {store.folder} has {found} per sample, and the run {run.path} "
+            f"learned {learned}; evaluate it on a store of its kind"
         )
 
 

@@ -4,6 +4,7 @@ Legend: B batch, N classes.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
@@ -32,6 +33,7 @@ from seit.ingest import (
 from seit.lookahead import map_ahead
 from seit.modality import Modality
 from seit.outcomes import Outcome
+from seit.shards import is_url
 from seit.tokenizers import ImageInputs, Inputs, Tokenizer, with_backbone
 from seit.training.config import LoopConfig
 from seit.training.feeds import EVAL_BATCH
@@ -218,7 +220,7 @@ def predict(
         One prediction per file, with the error if the file cannot be read.
 
     Raises:
-        UsageError: a file is missing, or a folder has no files.
+        UsageError: all named files are missing, or a folder has no files.
     """
     predictor = Predictor(run_path, top=top, device=device, threshold=threshold)
     return list(predictor(list_files(files, predictor.modality)))
@@ -228,15 +230,23 @@ def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
     """List the named files, those below folders, and those that match patterns.
 
     Skips hidden files and extensions other than the modality's below a folder, with a warning.
+    Broken links are listed, as are missing files next to others: a shell's pattern may name some
+    that are gone by now, and reading them reports it.
 
     Raises:
-        UsageError: a file is missing, or a folder or pattern yields none.
+        UsageError: all named files are missing, one is a URL, or a folder or pattern yields none.
     """
     files: list[str] = []
+    missing: list[str] = []
     for path in map(str, paths):
         found = [path]
-        if not Path(path).exists() and has_magic(path):
-            found = sorted(glob(path, recursive=True))  # noqa: PTH207 # Path.glob needs a root
+        if is_url(path):
+            raise UsageError(f"{path} is a URL; download it and pass the file")
+        if not os.path.lexists(path):
+            if not has_magic(path):
+                missing.append(path)
+            else:
+                found = sorted(glob(path, recursive=True))  # noqa: PTH207 # Path.glob needs a root
         listed = [file for one in found for file in _below(one, modality)]
         if not listed:
             raise UsageError(
@@ -244,17 +254,17 @@ def list_files(paths: Sequence[str | Path], modality: Modality) -> list[str]:
                 "name one that does"
             )
         files += listed
+    if missing and len(missing) == len(files):
+        raise UsageError(
+            f"there is no file {missing[0]}; pass {NOUNS[modality][0]} files, folders of them, or "
+            "patterns such as 'photos/*.jpg'"
+        )
     return files
 
 
 def _below(path: str, modality: Modality) -> list[str]:
     """Return the file itself, or the files of a modality below a folder."""
-    if not Path(path).is_dir():
-        if not Path(path).exists():
-            raise UsageError(
-                f"there is no file {path}; pass {NOUNS[modality][0]} files, folders of them, or "
-                "patterns such as 'photos/*.jpg'"
-            )
+    if not os.path.isdir(path):  # noqa: PTH112 # Path.is_dir may raise a PermissionError
         return [path]
     remarks = Remarks()
     found = [

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 SEEDS_NAME = "seeds.json"
 _PREFIX = "seed-"
-FIGURES = ("top1", "top5", "loss")
-LABELS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
-_FORMS = {"top1": "{:.2%}", "top5": "{:.2%}", "loss": "{:.4f}"}
+FIGURES = ("mean_average_precision", "top1", "top5", "loss")
+LABELS = {"mean_average_precision": "mAP", "top1": "top-1", "top5": "top-5", "loss": "loss"}
+_FORMS = {name: "{:.4f}" if name == "loss" else "{:.2%}" for name in FIGURES}
 Result = TypeVar("Result", bound="TrainResult")
 
 
@@ -65,6 +65,8 @@ class SeedsResult(Outcome, Generic[Result]):
         top1: top-1 accuracy on the evaluated split, 0–1.
         top5: top-5 accuracy, 0–1.
         loss: mean cross-entropy, in nats.
+        mean_average_precision: mean over the classes of several labels per sample, 0–1; None for
+            one label.
     """
 
     recorded = ("seeds", *FIGURES)
@@ -73,6 +75,7 @@ class SeedsResult(Outcome, Generic[Result]):
     top1: Spread
     top5: Spread
     loss: Spread
+    mean_average_precision: Spread | None = None
 
     @property
     def seeds(self) -> Mapping[int, Result]:
@@ -81,8 +84,13 @@ class SeedsResult(Outcome, Generic[Result]):
 
     @property
     def spreads(self) -> dict[str, Spread]:
-        """Spreads by name."""
-        return {name: getattr(self, name) for name in FIGURES}
+        """Spreads by name; without mAP for one label per sample."""
+        found = ((name, getattr(self, name)) for name in FIGURES)
+        return {name: spread for name, spread in found if spread is not None}
+
+    def shown(self, num_classes: int) -> list[str]:
+        """Return the names of the meaningful spreads: top-5 is not for few classes."""
+        return [name for name in self.spreads if name != "top5" or num_classes > MANY_CLASSES]
 
 
 def train_seeds(
@@ -181,11 +189,6 @@ def folder_of(out: Path, seed: int) -> Path:
     return out / f"{_PREFIX}{seed}"
 
 
-def shown_figures(num_classes: int) -> list[str]:
-    """Return the meaningful metrics: top-5 is not for few classes."""
-    return [name for name in FIGURES if name != "top5" or num_classes > MANY_CLASSES]
-
-
 def read_seeds(out: Path) -> dict[str, Any] | None:
     """Read `seeds.json`: ``status``, ``config``, ``store``, ``runs``, ``summary``; or None.
 
@@ -260,9 +263,8 @@ def counting(progress: Progress | None, index: int, runs: int) -> Progress | Non
 
 
 def _summarize(results: Mapping[int, Result]) -> SeedsResult[Result]:
-    spreads = {
-        name: Spread.of([getattr(one, name) for one in results.values()]) for name in FIGURES
-    }
+    values = {name: [getattr(one, name) for one in results.values()] for name in FIGURES}
+    spreads = {name: Spread.of(found) for name, found in values.items() if None not in found}
     return SeedsResult(dict(results), **spreads)
 
 
@@ -292,7 +294,7 @@ def _write_report(out: Path, config: TrainConfig, summary: SeedsResult[Any]) -> 
 
     seeds = list(summary.results)
     runs = [Run.open(folder_of(out, seed)) for seed in seeds]
-    names = shown_figures(len(runs[0].classes))
+    names = summary.shown(len(runs[0].classes))
     rows = [
         [
             f"{seed}",

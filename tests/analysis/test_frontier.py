@@ -348,6 +348,8 @@ def test_wrong_places_and_sources_are_refused(finished, corpus, tmp_path):
         run_frontier(corpus, other, config=CONFIG)
     with pytest.raises(UsageError, match="lies inside SRC"):
         run_frontier(corpus, corpus / "out", config=CONFIG)
+    with pytest.raises(UsageError, match="lies inside SRC"):
+        plan_frontier(corpus, CONFIG, out=corpus / "out")
     with pytest.raises(UsageError, match="has no classes"):
         run_frontier(corpus / "train" / "red", tmp_path / "x", config=CONFIG)
     with pytest.raises(UsageError, match="no pictures in a split 'val'"):

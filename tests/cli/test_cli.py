@@ -127,6 +127,16 @@ def test_recipes_are_printed_as_json(call):
     assert json.loads(out)["model"]["stem"] == "early/4"
 
 
+def test_a_copy_of_a_recipe_is_reported_as_json(call, tmp_path):
+    code, out, err = call("recipes", "copy", "small-cpu", tmp_path / "mine.yaml", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"recipe": "small-cpu", "file": str(tmp_path / "mine.yaml")}
+
+
+def test_every_command_takes_json():
+    assert [name for name, flags in flags_of_commands().items() if "--json" not in flags] == []
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("--help",), ("--version",), ("tokenize", "--help"), ("recipes", "list")]
 )
@@ -306,6 +316,9 @@ def test_all_flags_of_whole_numbers_refuse_fractions():
         ("train --init-from a --set init_from=b", "init_from is a by its flag and b by --set"),
         ("train --pretrained-head", "pretrained_head is set, but no file of weights"),
         ("tune --init-from a --method lora,all", "'all' stands for all methods; pass it alone"),
+        ("tune --init-from a --method lora,lora", "--method is lora,lora; name each method once"),
+        ("tune --init-from a --seeds 0", "--seeds is 0; it must be at least 1"),
+        ("train --seeds 0", "--seeds is 0; it must be at least 1"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(refused, arguments, words):

@@ -71,6 +71,17 @@ def test_a_setting_without_effect_is_refused(learned, pattern_store, tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_refuses_what_the_method_does_not_take(learned, pattern_store, call):
+    place, own = (learned, pattern_store.folder), ("--compression.group", "32")
+    for method, words in (
+        ("qat", "compression.group is 32, but qat takes no such setting"),
+        ("qat,prune", "compression.group is 32, but the methods take no such setting"),
+    ):
+        code, out, err = call("compress", *place, "--method", method, *own, "--dry-run")
+        assert (code, out, words in err) == (2, "", True), err
+    assert call("compress", *place, "--method", "qat,w4", *own, "--dry-run")[0] == 0
+
+
 def test_a_comparison_refuses_what_none_of_its_methods_takes():
     config = config_of(**{"compression.group": 32, "ema.decay": 0.9})
     refuse_unused(config, ("w4", "qat"))

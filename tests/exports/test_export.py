@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors import safe_open
+from support.several import write_several
 from support.stores import build_store
 from torch import nn
 
@@ -321,6 +322,24 @@ def test_the_cards_code_names_all_labels_of_a_sound(exported):
             return [np.array([[9, -9, 1.0], [9, -9, 1.0]], np.float32)]
 
     assert names["classify"](Session(), "clip.wav") == ["a", "c"]
+
+
+@pytest.mark.parametrize("reads", ["tokens", pytest.param("pixels", marks=pytest.mark.slow)])
+def test_the_cards_code_names_all_labels_of_photos(pattern_folder, tmp_path, reads):
+    """The same as `seit predict` names."""
+    store = write_several(pattern_folder, tmp_path)
+    data = replace(CONFIG.data, pixels=str(tmp_path / "table.jsonl") if reads == "pixels" else None)
+    model = replace(CONFIG.model, stem="2/2/0", drop_path=0.0)
+    train(replace(CONFIG, data=data, model=model), store, out=tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "out", formats=["onnx"], inputs=["images"])
+    names: dict = {"__name__": "card"}
+    exec(code_of((tmp_path / "out" / "README.md").read_text(), "def classify"), names)
+    files = sorted((pattern_folder / "pictures" / "val").rglob("*.png"))
+    session = session_of(tmp_path / "out" / "image_classifier.onnx")
+    given = names["classify"](session, files)
+    found = predict(tmp_path / "run", files, device="cpu", top=len(store.classes))
+    assert [set(one) for one in given] == [{name for name, _ in one.classes} for one in found]
+    assert {len(one) for one in given} - {1}, "one class a photo shows nothing"
 
 
 def test_the_card_of_a_compressed_run_counts_no_steps(exported):

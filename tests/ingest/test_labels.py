@@ -1,5 +1,7 @@
 """Labels and splits of corpora: what is read, what is warned of, what is refused."""
 
+import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -8,7 +10,12 @@ from support.files import plant
 
 from seit.errors import UsageError
 from seit.ingest.sources import Corpus, list_corpus
-from seit.ingest.sources.labels import alike_classes, label_remarks
+from seit.ingest.sources.labels import (
+    alike_classes,
+    label_remarks,
+    name_classes,
+    rewritten_remarks,
+)
 from seit.ingest.sources.splits import hash_fraction
 
 
@@ -72,6 +79,61 @@ def test_numbers_that_lose_their_spelling(tmp_path: Path) -> None:
     assert "without leading zeros and signs: 007 as 7" in warned(corpus)
     assert "leading zeros" not in warned(labelled(tmp_path, ["0", "1.0", "2.0", "-1"]))
     assert labelled(tmp_path, ["007", "x"]).classes == ("007", "x")
+
+
+def test_labels_that_are_numbers_are_matched_with_known_classes() -> None:
+    def named(labels: list[str], known: list[str]) -> list[str | None]:
+        return name_classes(labels, known=known)[0]
+
+    assert name_classes(["10", "2", "lion"], known=["2", "10"])[1] == ("10", "2", "lion")
+    assert name_classes(["010", "2"], known=["1"])[1] == ("2", "10")
+    assert named(["01", "-1", "lion"], ["1", "lion"]) == ["1", None, "lion"]
+    assert named(["1", "01"], ["01", "lion"]) == ["01", "01"], "the only one of this number"
+    assert named(["1", "01", "001"], ["1", "01"]) == ["1", "01", "1"]
+    assert named(["1"], ["01", "1.0"]) == ["1"], "both have this number"
+    assert named(["-1", "04"], ["-1", "lion"]) == ["-1", "4"]
+    assert named(["-1", "cat"], ["cat", "dog"]) == ["-1", "cat"]
+    (line,) = rewritten_remarks(["007", "lion"], known=["7"])
+    assert line.endswith("are matched with these: 007 as 7")
+    assert rewritten_remarks(["007"], known=["007", "lion"]) == []
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "tar", "media"])
+def test_truth_values_have_one_spelling(tmp_path: Path, form: str, column: str) -> None:
+    source = tmp_path / f"table.{form}"
+    values = [True, False]
+    given = [[value] for value in values] if column == "labels" else values
+    rows = [{"path": f"{n}.jpg", column: value} for n, value in enumerate(given)]
+    if form == "csv":
+        source = table(tmp_path, [("0.jpg", "true"), ("1.jpg", "false")], columns=f"path,{column}")
+    elif form == "jsonl":
+        source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    elif form == "tar":
+        with tarfile.open(source, "w") as tar:
+            for number, value in enumerate(given):
+                add_member(tar, f"{number}.jpg", b"x")
+                add_member(tar, f"{number}.json", json.dumps({column: value}).encode())
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        pa = pytest.importorskip("pyarrow")
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        if form == "media":
+            columns = {"image": [b"x", b"y"], column: given}
+            source = tmp_path / "table.parquet"
+        parquet.write_table(pa.table(columns), source)
+    assert list_corpus(source, val_fraction=0).classes == ("false", "true")
+
+
+def test_stores_with_truth_values_of_python_keep_them() -> None:
+    assert name_classes(["true", "maybe"], known=["False", "True"])[0] == ["True", "maybe"]
+    assert name_classes(["true", "True"], known=["True", "true"])[0] == ["true", "True"]
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
 
 
 def test_missing_values_as_words(tmp_path: Path) -> None:

@@ -160,6 +160,66 @@ def test_samples_that_were_taken_out_stay_out(corpus, tmp_path):
     assert update_store(corpus, tmp_path / "some").added == 1
 
 
+def write_labels(folder, labels, column):
+    """Write a table of pictures with these labels."""
+    lines = [
+        {"path": f"{number}.png", "split": "train", column: label}
+        for number, label in enumerate(labels)
+    ]
+    (folder / "table.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+@pytest.mark.parametrize(
+    ("first", "then", "classes", "again"),
+    [  # 1.0 is class 1 as in the store, and 004 is new
+        (["001", "002", "003", "1.0"], ["lion", "004"], ["1", "2", "3", "4", "lion"], "1231"),
+        (["01", "lion", "1.0", "x"], [], ["01", "1.0", "lion", "x"], ["01", "lion", "1.0", "x"]),
+    ],
+    ids=["a-name-comes", "numbers-beside-names"],
+)
+def test_labels_keep_their_classes_if_names_come(tmp_path, column, first, then, classes, again):
+    plant(tmp_path, {f"{number}.png": png(number) for number in range(7)})
+    given = [[label] if column == "labels" else label for label in [*first, *then]]
+    store, table = tmp_path / "store", tmp_path / "table.jsonl"
+    write_labels(tmp_path, given[: len(first)], column)
+    tokenize(table, store, CONFIG)
+    before = labels_of(store)
+    write_labels(tmp_path, given, column)
+    assert counts(update_store(table, store)) == (len(then), 0, 0, len(first))
+    after = labels_of(store)
+    assert before.items() <= after.items()
+    assert sorted(seit.open(store).classes) == classes
+    assert [after[f"{number}.png"] for number in range(len(first))] == [*again]
+    assert counts(update_store(table, store)) == (0, 0, 0, len(given)), "nothing has changed"
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_labels_keep_their_classes_if_the_last_name_is_gone(tmp_path, column):
+    plant(tmp_path, {f"{number}.png": png(number) for number in range(4)})
+    given = ["001", "1.0", "002", "lion"]
+    given = [[label] if column == "labels" else label for label in given]
+    store, table = tmp_path / "store", tmp_path / "table.jsonl"
+    write_labels(tmp_path, given, column)
+    tokenize(table, store, CONFIG)
+    write_labels(tmp_path, given[:3], column)
+    assert counts(update_store(table, store)) == (0, 0, 1, 3)
+    assert labels_of(store) == {"0.png": "001", "1.png": "1.0", "2.png": "002"}
+    assert seit.open(store).classes == ("001", "002", "1.0", "lion")
+
+
+def labels_of(path):
+    """Key → class of the samples of a store; of several labels, the only one of each."""
+    store = seit.open(path)
+    return {
+        sample.key: store.classes[sample.label]
+        if sample.label >= 0
+        else "".join(sample.metadata["labels"])
+        for split in store.values()
+        for sample in split
+    }
+
+
 def test_stores_that_say_nothing_of_files_are_told_by_keys(corpus, tmp_path):
     store = tmp_path / "store"
     tokenize(corpus, store, CONFIG)

@@ -48,6 +48,22 @@ def run_of_several(several, tmp_path_factory):
     return out, result
 
 
+def test_seeds_report_the_spread_of_map(several, tmp_path, call):
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
+    flags = ("--config", tmp_path / "tiny.yaml", "--steps", 2, "--seeds", 2)
+    code, out, _ = call("train", several.folder, "--out", tmp_path / "out", *flags, "--json")
+    assert code == 0
+    found = json.loads(out)
+    means = [one["mean_average_precision"] for one in found["seeds"].values()]
+    assert found["mean_average_precision"]["mean"] == pytest.approx(np.mean(means))
+    assert found["mean_average_precision"]["std"] == pytest.approx(np.std(means, ddof=1))
+    summary = json.loads((tmp_path / "out" / "seeds.json").read_text())["summary"]
+    assert summary["mean_average_precision"] == found["mean_average_precision"]
+    assert "mAP" in (tmp_path / "out" / "report.html").read_text()
+    code, out, _ = call("train", several.folder, "--out", tmp_path / "out", *flags, "--resume")
+    assert (code, out.split()[:2]) == (0, ["mAP", f"{np.mean(means):.2%}"])
+
+
 # -------------------------------------------------------------------------------------- corpora
 
 
@@ -354,6 +370,13 @@ def test_a_prediction_has_the_labels_from_a_threshold_on(pattern_folder, run_of_
         assert {len(one.classes) for one in found.predictions} == {expected}
     code, shown, _ = call("predict", out, files[0], "--threshold", 1.0)
     assert (code, "no label" in shown) == (0, True)
+
+
+def test_other_stores_are_refused_in_plain_words(run_of_several, pattern_store, tiny_run, several):
+    with pytest.raises(UsageError, match=r"has one label per sample, and the run .* learned sev"):
+        seit.evaluate(run_of_several[0], store=pattern_store)
+    with pytest.raises(UsageError, match=r"has several labels per sample, and the run .* one;"):
+        seit.evaluate(tiny_run, store=several)
 
 
 def test_one_label_has_no_threshold(pattern_folder, tiny_run):

@@ -267,6 +267,73 @@ def test_a_budget_limits_the_trials(pattern_store, tmp_path, monkeypatch):
     assert sum(bool(one.judgments) for one in quick.trials) == 1
 
 
+@pytest.fixture
+def dry_run(call, tmp_path):
+    """Return exit code, stdout and stderr of `seit sweep --dry-run` of a store that is not there.
+
+    The file of the space is `space.yaml`; ``steps`` None leaves the schedule to the recipe.
+    """
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
+
+    def run(*flags, space="space.yaml", steps=900):
+        given = [] if steps is None else ["--steps", steps]
+        place = tmp_path / space
+        return call("sweep", "missing", "--space", place, *given, *flags, "--dry-run")
+
+    return run
+
+
+def test_a_dry_run_prints_trials_rungs_and_steps(dry_run):
+    code, out, _ = dry_run("--json")
+    expected = {
+        "space": Space.read(SPACE).describe(),
+        "trials": 9,
+        "rungs": [100, 300, 900],
+        "trials_at_rungs": [9, 3, 1],
+        "steps": 9 * 100 + 3 * 200 + 600,
+        "reduction": 3,
+        "dev": 0.1,
+        "budget": None,
+        "max_bytes": None,
+        "max_flops": None,
+    }
+    found = json.loads(out)
+    assert (code, found["sweep"], found["schedule"]["steps"]) == (0, expected, 900)
+    _, text, _ = dry_run()
+    assert yaml.safe_load(text) == json.loads(out)
+    _, out, _ = dry_run("--json", "--budget", 1099)  # one more trial at the first rung takes 1100
+    found = json.loads(out)["sweep"]
+    assert (found["trials"], found["trials_at_rungs"], found["steps"]) == (2, [2, 1, 1], 1000)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--trials", 0], "--trials is 0; it must be from 1 to 10,000"),
+        (["--rungs", 8], "do not fit into 900 steps"),
+        (["--reduction", 1], "--reduction is 1"),
+        (["--dev", 1.5], "--dev is 1.5"),
+        (["--budget", "soon"], "--budget is 'soon'"),
+        (["--budget", 899], "--budget is 899 steps, and one trial takes 900"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_search_does(dry_run, flags, words):
+    code, out, err = dry_run(*flags)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_a_dry_run_checks_the_space(dry_run, tmp_path):
+    (tmp_path / "wrong.yaml").write_text("optim.lrr: [1, 2]")
+    for space, steps, words in (
+        ("none.yaml", 900, "none.yaml"),
+        ("wrong.yaml", 900, "did you mean 'optim.lr'?"),
+        ("space.yaml", None, "pass --steps"),
+    ):
+        code, out, err = dry_run(space=space, steps=steps)
+        assert (code, out, words in err) == (2, "", True), err
+
+
 def test_settings_that_give_no_network_are_refused_and_drawn_again(pattern_store, tmp_path):
     space = {"model.embed_dim": [15, 16]}  # two heads
     result = search(pattern_store, tmp_path / "out", space=space, trials=2, rungs=1)

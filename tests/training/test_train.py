@@ -576,6 +576,32 @@ def test_unreadable_files_do_not_stop_the_others(finished, corpus, tmp_path, cal
         assert predicted(nothing)[0] == 2
 
 
+def test_missing_files_and_broken_links_do_not_stop_the_others(finished, corpus, tmp_path, call):
+    """A file may be gone between a pattern's expansion and the call."""
+    _, run = finished
+    good = min((corpus / "val" / "red").iterdir())
+    (tmp_path / "a-gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "b-loop.png").symlink_to("b-loop.png")
+    shutil.copy(good, tmp_path / "c.png")
+    gone, missing = "cannot be read: No such file or directory", tmp_path / "gone.png"
+    loop = "cannot be read: Too many levels of symbolic links"
+
+    def reasons(*arguments):
+        code, out, err = call("predict", run.path, *arguments, "--device", "cpu", "--json")
+        found = json.loads(out)["predictions"] if out else []
+        return code, {one["file"].rpartition("/")[2]: one.get("error") for one in found}, err
+
+    expected = {"a-gone.png": gone, "b-loop.png": loop, "c.png": None}
+    for given in ([f"{tmp_path}/*.png"], sorted(tmp_path.iterdir()), [tmp_path]):
+        assert reasons(*given)[:2] == (1, expected)
+    assert reasons(missing, tmp_path / "c.png")[:2] == (1, {"gone.png": gone, "c.png": None})
+    assert reasons(tmp_path / "a-gone.png")[:2] == (1, {"a-gone.png": gone})
+    code, _, err = reasons(missing, tmp_path / "gone-too.png")
+    assert (code, f"there is no file {missing}" in err) == (2, True)
+    with pytest.raises(UsageError, match="is a URL"):
+        predict(run.path, ["https://example.org/c.png", tmp_path / "c.png"], device="cpu")
+
+
 def test_predictions_take_the_tokens_of_the_store_whatever_the_precision(
     finished, store, corpus, tmp_path, monkeypatch
 ):

@@ -11,7 +11,7 @@ from seit.analysis.frontier.points import Family, Point
 from seit.errors import UsageError
 from seit.ingest import Corpus, Instance, list_corpus, resolve_tokenizer
 from seit.outcomes import Outcome
-from seit.shards import TokenLayout
+from seit.shards import TokenLayout, is_url
 
 _PATCH_SIDE = 8
 
@@ -57,12 +57,16 @@ class FrontierPlan(Outcome):
         return sum(point.runs for point in self.points)
 
 
-def plan_frontier(source: str | Path, config: FrontierConfig) -> tuple[PlannedPoint, ...]:
+def plan_frontier(
+    source: str | Path, config: FrontierConfig, *, out: str | Path | None = None
+) -> tuple[PlannedPoint, ...]:
     """List SRC and estimate the bytes of every point, without writing anything.
 
     Raises:
-        UsageError: invalid input or settings.
+        UsageError: invalid input or settings, or the folder ``out`` lies inside SRC.
     """
+    if out is not None:
+        check_apart(out, source)
     size = find_size(config)
     corpus = list_labelled(source, config)
     train = corpus.by_split()[config.base.data.train_split]
@@ -97,6 +101,12 @@ def find_size(config: FrontierConfig) -> int:
     size = resolve_tokenizer(config.tokenize_config(None))[0].size
     assert size is not None, "images have a size"
     return size
+
+
+def check_apart(out: str | Path, source: str | Path) -> None:
+    """Raise UsageError if a folder lies inside SRC, whose files it would be among."""
+    if not is_url(str(source)) and Path(out).resolve().is_relative_to(Path(source).resolve()):
+        raise UsageError(f"--out {out} lies inside SRC {source}; choose a folder outside it")
 
 
 def list_labelled(source: str | Path, config: FrontierConfig) -> Corpus:

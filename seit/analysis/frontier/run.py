@@ -17,7 +17,7 @@ import numpy as np
 
 from seit.analysis.frontier.config import FrontierConfig, differences
 from seit.analysis.frontier.corpora import copied_bytes, copier_of, copy_psnr, make_copy
-from seit.analysis.frontier.plan import find_size, list_labelled
+from seit.analysis.frontier.plan import check_apart, find_size, list_labelled
 from seit.analysis.frontier.points import FITTED, Point
 from seit.analysis.frontier.report import draw_chart, write_frontier_report
 from seit.analysis.frontier.rows import Row, Size, make_row, pareto_front, store_size
@@ -103,7 +103,7 @@ def run_frontier(
     corpus = list_labelled(source, config)
     out = Path(out).resolve()
     place = str(source) if is_url(str(source)) else str(Path(source).resolve())
-    _check_apart(out, place)
+    check_apart(out, source)
     with locked_folder(out):
         _enter(out, config.record(corpus.fingerprint))
         work = _Work(corpus, place, out, config, size, progress or _no_progress)
@@ -140,11 +140,6 @@ def _finish(work: "_Work", place: str, started: float) -> FrontierResult:
         },
     )
     return result
-
-
-def _check_apart(out: Path, source: str) -> None:
-    if out.is_relative_to(source):
-        raise UsageError(f"--out {out} lies inside SRC {source}; choose a folder outside it")
 
 
 def _enter(out: Path, record: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ def list_corpus(
     modality: Modality = "image",
     kept_splits: Mapping[str, str] | None = None,
     label_separator: str | None = None,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List every instance of a source.
 
@@ -54,6 +55,8 @@ def list_corpus(
         kept_splits: key → split of instances that were split earlier and stay there.
         label_separator: separator of several labels in a text of a table; None for ``|``, and for
             a single label in the columns of these.
+        known_classes: classes of a store to update, which labels of tables, tars and Parquet files
+            are matched with, those that are numbers by their value.
 
     Raises:
         UsageError: the source is missing, empty or of an unknown kind, its manifest is invalid, or
@@ -66,7 +69,8 @@ def list_corpus(
     text = str(source)
     if label_separator == "":
         raise UsageError("label_separator is empty; expected the text between labels, such as |")
-    wanted = _Wanted(HashSplit(val_fraction, kept_splits or {}), modality, label_separator)
+    hash_split = HashSplit(val_fraction, kept_splits or {})
+    wanted = _Wanted(hash_split, modality, label_separator, known_classes)
     try:
         corpus = _list(tree_at(text), root, wanted)
     except OSError as error:
@@ -82,11 +86,12 @@ def list_corpus(
 
 
 class _Wanted(NamedTuple):
-    """Split rule, modality and separator of labels of a listing."""
+    """Split rule, modality, separator of labels and known classes of a listing."""
 
     hash_split: HashSplit
     modality: Modality
     label_separator: str | None
+    known_classes: Sequence[str]
 
 
 def _list(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
@@ -137,6 +142,7 @@ def _list_manifest(tree: Tree, root: Path | None, wanted: _Wanted) -> Corpus:
             source=tree.clean_text,
             sizes=sizes,
             label_separator=wanted.label_separator,
+            known_classes=wanted.known_classes,
         )
 
 
@@ -168,6 +174,7 @@ def _list_dir(tree: Tree, wanted: _Wanted) -> Corpus:
         remarks,
         hash_split=wanted.hash_split,
         label_separator=wanted.label_separator,
+        known_classes=wanted.known_classes,
     )
 
 
@@ -250,12 +257,24 @@ def expand_files(text: str) -> list[str]:
 def _list_parquets(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
     files = [source_file(location, base) for location in locations]
     check_configurations(text, files)
-    return list_parquet(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
+    return list_parquet(
+        text,
+        files,
+        hash_split=wanted.hash_split,
+        modality=wanted.modality,
+        known_classes=wanted.known_classes,
+    )
 
 
 def _list_tars(text: str, locations: Sequence[str], base: str, wanted: _Wanted) -> Corpus:
     files = [source_file(location, base) for location in locations]
-    return list_tars(text, files, hash_split=wanted.hash_split, modality=wanted.modality)
+    return list_tars(
+        text,
+        files,
+        hash_split=wanted.hash_split,
+        modality=wanted.modality,
+        known_classes=wanted.known_classes,
+    )
 
 
 def source_file(location: str, base: str) -> SourceFile:

@@ -47,6 +47,7 @@ def list_folder(
     *,
     hash_split: HashSplit,
     label_separator: str | None = None,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List a folder; the class of a file is the first folder below the split folder, or below SRC.
 
@@ -64,6 +65,7 @@ def list_folder(
         remarks: remarks of the walk.
         hash_split: split rule of files without split folders.
         label_separator: separator of several labels in a metadata table.
+        known_classes: classes of a store to update, for labels of a metadata table.
 
     Raises:
         UsageError: the folder holds no files, or the meaning of its folders is ambiguous.
@@ -75,7 +77,13 @@ def list_folder(
     warnings = _first_remarks(tree, layout, remarks)
     classes = tree.classes
     if tables:
-        drafts, classes = apply_metadata(tables, drafts, warnings, label_separator=label_separator)
+        drafts, classes = apply_metadata(
+            tables,
+            drafts,
+            warnings,
+            label_separator=label_separator,
+            known_classes=known_classes,
+        )
     elif label_separator is not None:
         warnings.append(unused_separator(source))
     warnings += _last_remarks(source, tree, is_labeled=bool(classes and not tables))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from seit.errors import UsageError
 from seit.ingest.sources.corpus import Draft, shown
-from seit.ingest.sources.labels import name_classes
+from seit.ingest.sources.labels import label_text, name_classes
 from seit.shards import LABELS_KEY
 
 LABELS_COLUMN = LABELS_KEY
@@ -52,7 +52,7 @@ def read_label_set(
             f"{where} has {shown(found)} for its labels; expected a list of names or numbers, or "
             f"text with {separator!r} between them"
         )
-    names = dict.fromkeys(str(part).strip() for part in parts if part is not None)
+    names = dict.fromkeys(label_text(part) for part in parts if part is not None)
     names.pop("", None)
     if len(names) > MAX_LABELS:
         raise UsageError(
@@ -79,16 +79,19 @@ def _parts(value: object, separator: str) -> Sequence[object]:
 
 
 def name_label_sets(
-    drafts: Sequence[Draft], label_sets: Sequence[tuple[str, ...] | None]
+    drafts: Sequence[Draft],
+    label_sets: Sequence[tuple[str, ...] | None],
+    *,
+    known: Sequence[str] = (),
 ) -> NamedSets:
     """Put the classes of each draft into its metadata, under ``labels``; see `name_classes`."""
     flat = [label for labels in label_sets for label in labels or ()]
-    names, classes = name_classes(flat)
+    names, classes = name_classes(flat, known=known)
     class_of = dict(zip(flat, names, strict=True))
     made = []
     for draft, labels in zip(drafts, label_sets, strict=True):
-        known = [class_of[label] for label in labels or ()]
-        found = None if labels is None else sorted({name for name in known if name is not None})
+        own = {class_of[label] for label in labels or ()}
+        found = None if labels is None else sorted(name for name in own if name is not None)
         made.append(draft._replace(metadata=(*draft.metadata, (LABELS_KEY, found))))
     return NamedSets(made, classes)
 
@@ -106,10 +109,11 @@ def has_label_set(draft: Draft) -> bool:
     return draft.class_name is None and labels_in(draft.metadata) is not None
 
 
-def settle_label_sets(drafts: Iterable[Draft]) -> NamedSets:
+def settle_label_sets(drafts: Iterable[Draft], *, known: Sequence[str] = ()) -> NamedSets:
     """Return drafts with their labels as class names in the metadata, and the classes.
 
-    A draft has several labels by `with_labels`, or one of its own.
+    A draft has several labels by `with_labels`, or one of its own; ``known`` is as in
+    `name_classes`.
     """
     plain, sets = [], []
     for draft in drafts:
@@ -118,7 +122,7 @@ def settle_label_sets(drafts: Iterable[Draft]) -> NamedSets:
         sets.append(tuple(several) if own is None and several is not None else own)
         others = tuple(pair for pair in draft.metadata if pair[0] != LABELS_KEY)
         plain.append(draft._replace(class_name=None, metadata=others))
-    return name_label_sets(plain, sets)
+    return name_label_sets(plain, sets, known=known)
 
 
 def labels_in(metadata: Iterable[tuple[str, object]]) -> list[str] | None:

@@ -14,6 +14,8 @@ LABEL_COLUMNS = ("label", "class", "category")
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0+)?")
 _REWRITTEN = re.compile(r"[+].*|-?0[0-9].*|-0+(\.0+)?")
+_TRUTHS = ("false", "true")
+"""Truth values; stores of an earlier version have classes False and True for those of JSON."""
 _MISSING = {"nan", "<na>", "nat", "null"}
 _MISSING_IN_TABLES = {*_MISSING, "none", "na", "n/a", "#n/a"}
 _SEPARATORS = (",", ";", "|", "&", "+", "\n")
@@ -33,41 +35,85 @@ def read_label(value: object, where: str) -> str | None:
             f"{where} has {shown(found)} for a label; a label is one value: keep one of them, or "
             "rename the column to labels if an instance may have several"
         )
-    return str(value).strip() or None
+    return label_text(value) or None
 
 
-def name_classes(labels: Sequence[str | None]) -> tuple[list[str | None], tuple[str, ...]]:
+def label_text(value: object) -> str:
+    """Return a single label as text without blanks around it; truth values as JSON writes them."""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
+def name_classes(
+    labels: Sequence[str | None], *, known: Sequence[str] = ()
+) -> tuple[list[str | None], tuple[str, ...]]:
     """Return the classes of labels that may be numbers or names.
 
     If every label is an integer (in tables also "3.0"), the classes are the distinct numerals in
     numeric order, and −1 means unlabeled. Otherwise they are the distinct names, sorted.
 
+    Classes that are ``known``, those of a store to update, stay: a label is of the one that is
+    spelled like it, or else of the one with its number. If all known ones are numerals, so are new
+    integers.
+
     Returns:
         The class name of each label (None: unlabeled), and the classes.
     """
-    given = {label for label in labels if label is not None}
-    if _are_integers(given):
-        numbers = {label: int(label.partition(".")[0]) for label in given}
-        classes = [str(number) for number in sorted(set(numbers.values()) - {-1})]
-        names = {label: None if n == -1 else str(n) for label, n in numbers.items()}
-    else:
-        classes = sorted(given)
-        names = {label: label for label in given}
+    names = _names_of({label for label in labels if label is not None}, known)
+    found = {name for name in names.values() if name is not None}
+    classes = sorted(found, key=_number) if _are_integers(found) else sorted(found)
     return [None if label is None else names[label] for label in labels], tuple(classes)
 
 
-def rewritten_remarks(labels: Iterable[str | None]) -> list[str]:
+def _names_of(given: set[str], known: Sequence[str]) -> dict[str, str | None]:
+    """Return the class of each label; see `name_classes`."""
+    spellings: dict[int, list[str]] = {}
+    for name in filter(_INTEGER.fullmatch, known):
+        spellings.setdefault(_number(name), []).append(name)
+    of_number = {
+        number: str(number) if str(number) in spelled else spelled[0]
+        for number, spelled in spellings.items()
+        if str(number) in spelled or len(spelled) == 1
+    }
+    takes_numerals = all([str(number)] == spelled for number, spelled in spellings.items()) and (
+        _are_integers(given) or (bool(known) and _are_integers(known))
+    )
+    is_missing = takes_numerals or bool(spellings)
+    exact = set(known)
+
+    def name_of(label: str) -> str | None:
+        if label in _TRUTHS and label not in exact and label.title() in exact:
+            return label.title()
+        if label in exact or not _INTEGER.fullmatch(label):
+            return label
+        number = _number(label)
+        if number in of_number:
+            return of_number[number]
+        if number == -1 and is_missing:
+            return None
+        return str(number) if takes_numerals else label
+
+    return {label: name_of(label) for label in given}
+
+
+def rewritten_remarks(labels: Iterable[str | None], *, known: Sequence[str] = ()) -> list[str]:
     """Return a warning about numerals spelled differently from their class, as 007 for class 7."""
     given = {label for label in labels if label is not None}
-    if not _are_integers(given):
-        return []
-    rewritten = sorted(label for label in given if _REWRITTEN.fullmatch(label))
+    rewritten = sorted(
+        (label, name)
+        for label, name in _names_of(given, known).items()
+        if name not in (None, label) and _REWRITTEN.fullmatch(label)
+    )
     if not rewritten:
         return []
+    label, name = rewritten[0]
+    if not _are_integers(given):
+        return [
+            "the store has numbers as classes, so labels that are numbers are matched with these: "
+            f"{shown(label)} as {name}"
+        ]
     return [
         "all labels are numbers, so their classes are written without leading zeros and signs: "
-        f"{shown(rewritten[0])} as {int(rewritten[0].partition('.')[0])}; to keep the spelling, "
-        "put a letter before each"
+        f"{shown(label)} as {name}; to keep the spelling, put a letter before each"
     ]
 
 
@@ -122,6 +168,10 @@ def compare_splits(classes: Sequence[str], counts: Mapping[str, Mapping[int, int
 
 def _are_integers(given: Iterable[str]) -> bool:
     return all(_INTEGER.fullmatch(label) for label in given)
+
+
+def _number(label: str) -> int:
+    return int(label.partition(".")[0])
 
 
 def _lists(classes: Sequence[str]) -> list[str]:

@@ -56,6 +56,7 @@ def list_manifest(
     source: str | None = None,
     sizes: Mapping[str, int] | None = None,
     label_separator: str | None = None,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List a table; column names are matched in lower case, the first of each tuple above wins.
 
@@ -64,7 +65,8 @@ def list_manifest(
     copy, and ``sizes`` has the bytes of all files below a URL. Without a split column,
     ``hash_split`` assigns the splits. A column of several labels, see `RowFields`, leaves the
     instances without a label of their own. Other columns are kept as metadata. A missing file is
-    still an instance (``num_bytes`` −1), and reading it reports the fault.
+    still an instance (``num_bytes`` −1), and reading it reports the fault. ``known_classes`` are
+    those of a store to update, see `name_classes`.
 
     Raises:
         UsageError: there is no path column or no row, or a row has no usable path, label or split,
@@ -100,11 +102,13 @@ def list_manifest(
     _refuse_doubles(path, source, drafts, path_index)
     named: Sequence[Draft] = drafts
     if fields.has_sets:
-        named, classes, warnings = name_drafts([*drafts], label_sets, has_sets=True)
+        named, classes, warnings = name_drafts(
+            [*drafts], label_sets, has_sets=True, known=known_classes
+        )
     else:
-        names, classes = name_classes(drafts.given_classes)
+        names, classes = name_classes(drafts.given_classes, known=known_classes)
         drafts.rename_classes(names)
-        warnings = rewritten_remarks(drafts.given_classes)
+        warnings = rewritten_remarks(drafts.given_classes, known=known_classes)
     if missing:
         warnings.append(
             f"{num_missing} of {len(drafts)} files are not there: {examples(missing)} "
@@ -147,17 +151,17 @@ Label: TypeAlias = str | tuple[str, ...] | None
 
 
 def name_drafts(
-    drafts: list[Draft], labels: Sequence[Label], *, has_sets: bool
+    drafts: list[Draft], labels: Sequence[Label], *, has_sets: bool, known: Sequence[str] = ()
 ) -> tuple[list[Draft], tuple[str, ...], list[str]]:
-    """Return the drafts with their classes, all classes, and warnings."""
+    """Return the drafts with their classes, all classes, and warnings; see `name_classes`."""
     if has_sets:
         sets = [label if isinstance(label, tuple) else None for label in labels]
         flat = (name for found in sets for name in found or ())
-        return *name_label_sets(drafts, sets), rewritten_remarks(flat)
+        return *name_label_sets(drafts, sets, known=known), rewritten_remarks(flat, known=known)
     own = [label if isinstance(label, str) else None for label in labels]
-    names, classes = name_classes(own)
+    names, classes = name_classes(own, known=known)
     named = [draft._replace(class_name=name) for draft, name in zip(drafts, names, strict=True)]
-    return named, classes, rewritten_remarks(own)
+    return named, classes, rewritten_remarks(own, known=known)
 
 
 class RowFields:

@@ -89,12 +89,13 @@ def apply_metadata(
     warnings: list[str],
     *,
     label_separator: str | None = None,
+    known_classes: Sequence[str] = (),
 ) -> tuple[list[Draft], tuple[str, ...]]:
     """Apply the labels and metadata of tables to files, with warnings about odd ones.
 
     Returns:
         The files with their classes, and all classes. A column of several labels wins over folders
-        only with a ``label_separator``.
+        only with a ``label_separator``. ``known_classes`` are as in `name_classes`.
 
     Raises:
         UsageError: a row has no usable name, two rows name one file, a label is a list, or tables
@@ -132,7 +133,7 @@ def apply_metadata(
     classes = tuple(sorted({name for draft in drafts if (name := draft.class_name) is not None}))
     if has_labels:
         has_sets = any(fields.has_sets for fields in roles)
-        made, classes, remarks = name_drafts(made, labels, has_sets=has_sets)
+        made, classes, remarks = name_drafts(made, labels, has_sets=has_sets, known=known_classes)
         warnings += remarks
     gone = [key for key in said if key not in keys]
     if gone:

@@ -95,7 +95,12 @@ def holds_media(location: str) -> bool:
 
 
 def list_parquet(
-    source: str, files: Sequence[SourceFile], *, hash_split: HashSplit, modality: Modality
+    source: str,
+    files: Sequence[SourceFile],
+    *,
+    hash_split: HashSplit,
+    modality: Modality,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List the rows of Parquet files, in the order of the files and their rows.
 
@@ -124,9 +129,9 @@ def list_parquet(
     if not drafts:
         raise UsageError(f"{shown(source)} has columns but no rows")
     given = [draft.class_name for draft in drafts]
-    warnings = [] if declared else rewritten_remarks(given)
+    warnings = [] if declared else rewritten_remarks(given, known=known_classes)
     if any(map(has_label_set, drafts)):
-        drafts, found = settle_label_sets(drafts)
+        drafts, found = settle_label_sets(drafts, known=known_classes)
         first = [name for name in declared if name in set(found)]
         classes = (*first, *(name for name in found if name not in declared))
     elif declared:
@@ -134,7 +139,7 @@ def list_parquet(
         classes = tuple(name for name in declared if name in used)
         classes += tuple(sorted(name for name in used - declared.keys() if name is not None))
     else:
-        names, classes = name_classes(given)
+        names, classes = name_classes(given, known=known_classes)
         drafts = [d._replace(class_name=name) for d, name in zip(drafts, names, strict=True)]
     if left_out:
         warnings.append(f"columns that are not kept, as they hold bytes: {examples([*left_out])}")

@@ -26,7 +26,12 @@ from seit.ingest.sources.label_sets import (
     settle_label_sets,
     with_labels,
 )
-from seit.ingest.sources.labels import LABEL_COLUMNS, name_classes, rewritten_remarks
+from seit.ingest.sources.labels import (
+    LABEL_COLUMNS,
+    label_text,
+    name_classes,
+    rewritten_remarks,
+)
 from seit.ingest.sources.media import EXTENSIONS, NOUNS, other, proposal
 from seit.ingest.sources.splits import HashSplit, split_of
 from seit.ingest.sources.tables import plain
@@ -119,7 +124,12 @@ class TarRemarks:
 
 
 def list_tars(
-    source: str, files: Sequence[SourceFile], *, hash_split: HashSplit, modality: Modality
+    source: str,
+    files: Sequence[SourceFile],
+    *,
+    hash_split: HashSplit,
+    modality: Modality,
+    known_classes: Sequence[str] = (),
 ) -> Corpus:
     """List the samples of tar files, in the order of the files and their members.
 
@@ -158,16 +168,16 @@ def list_tars(
     named: Sequence[Draft] = drafts
     given = drafts.given_classes
     if any(has_label_set(drafts[row]) for row in drafts.rows_with(LABELS_COLUMN)):
-        named, classes = settle_label_sets(drafts)
+        named, classes = settle_label_sets(drafts, known=known_classes)
     else:
-        names, classes = name_classes(given)
+        names, classes = name_classes(given, known=known_classes)
         drafts.rename_classes(names)
     return assemble(
         as_text(source),
         "webdataset",
         named,
         classes=classes,
-        warnings=found.lines() + rewritten_remarks(given),
+        warnings=found.lines() + rewritten_remarks(given, known=known_classes),
         hash_split=hash_split,
         label_places=found.label_places(),
     )
@@ -421,7 +431,7 @@ def _side(
         except (ValueError, RecursionError):
             found.bad_side.append(f"{key}.{name}")
     if not isinstance(label, list):
-        return (None if label is None else str(label).strip() or None), tuple(fields.items())
+        return (None if label is None else label_text(label) or None), tuple(fields.items())
     try:
         return None, with_labels(fields.items(), read_label_set(label, key))
     except UsageError:

@@ -14,14 +14,12 @@ from seit.files import write_atomically
 from seit.printable import printable
 from seit.progress import Progress
 from seit.shards import Store
-from seit.training.config import TrainConfig
 from seit.training.evaluate import evaluate_run
-from seit.training.sweep.extent import SweepConfig
 from seit.training.sweep.page import write_sweep_page
+from seit.training.sweep.plan import SweepPlan
 from seit.training.sweep.record import SweepRecord
 from seit.training.sweep.result import Judgment, SweepResult, TrialResult
-from seit.training.sweep.rungs import Rungs, best
-from seit.training.sweep.space import Space
+from seit.training.sweep.rungs import best
 from seit.training.sweep.trial import DEV, WORST, Score, Trial, make_trial
 
 RECIPE_NAME = "best.yaml"
@@ -37,17 +35,15 @@ class Search:
 
     def __init__(
         self,
-        config: TrainConfig,
+        plan: SweepPlan,
         store: Store,
-        space: Space,
-        extent: SweepConfig,
-        rungs: Rungs,
         out: Path,
         record: SweepRecord,
         progress: Progress | None,
     ) -> None:
-        self.config, self.store, self.space = config, store, space
-        self.extent, self.rungs, self.out = extent, rungs, out
+        self.plan, self.store, self.out = plan, store, out
+        self.config, self.space = plan.config, plan.space
+        self.extent, self.rungs = plan.extent, plan.rungs
         self.record, self.progress = record, progress
 
     def finish(self, original: Store) -> SweepResult:
@@ -74,7 +70,7 @@ class Search:
         Raises:
             UsageError: too few can be trained.
         """
-        wanted = self.record.num_trained or self._affordable()
+        wanted = self.record.num_trained or self.plan.trials
         most, refused = _DRAWS * wanted, 0
         alive: list[Trial] = []
         for trial in self._draws(most):
@@ -93,11 +89,6 @@ class Search:
             raise UsageError(self._refusal(len(alive), wanted, draws=most))
         self._write(replace(self.record, num_trained=len(alive)))
         return alive
-
-    def _affordable(self) -> int:
-        steps = self.extent.budget_steps
-        most = self.extent.trials
-        return most if steps is None else self.rungs.affordable(steps, most=most)
 
     def _has_time(self, number: int) -> bool:
         """Return whether ``number`` trials are expected to end in the budget of seconds."""

@@ -1,13 +1,11 @@
 """`seit sweep`: search settings of a recipe on one store."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from seit.config import flatten, to_mapping
-from seit.devices import choose_device
 from seit.errors import UsageError
 from seit.locks import locked_folder
 from seit.progress import Progress
@@ -17,9 +15,9 @@ from seit.stream import held_out
 from seit.training.config import OF_THE_MACHINE, TrainConfig
 from seit.training.feeds import has_labels
 from seit.training.sweep.extent import SweepConfig
+from seit.training.sweep.plan import plan_sweep
 from seit.training.sweep.record import enter_sweep
 from seit.training.sweep.result import SweepResult
-from seit.training.sweep.rungs import Rungs
 from seit.training.sweep.search import Search
 from seit.training.sweep.space import Space
 from seit.training.sweep.trial import DEV
@@ -58,29 +56,16 @@ def sweep_settings(
         KeyboardInterrupt: at SIGINT or SIGTERM, after the current step and a checkpoint.
     """
     opened = as_store(store)
-    out, extent = Path(out), extent or SweepConfig()
-    _check(config, opened)
-    found = Space.read(space)
-    assert config.schedule.steps is not None
-    rungs = Rungs(steps=config.schedule.steps, count=extent.rungs, reduction=extent.reduction)
+    out = Path(out)
+    plan = plan_sweep(config, space=space, extent=extent)
+    _check_splits(config, opened)
     with locked_folder(out):
-        plan = _plan(config, opened, found, extent)
-        record = enter_sweep(out, plan, resume=resume)
+        identity = _identity(config, opened, plan.space, plan.extent)
+        record = enter_sweep(out, identity, resume=resume)
         record.write(out)
-        data = _divided(config, opened, out, share=extent.dev)
-        search = Search(config, data, found, extent, rungs, out, record, progress)
+        data = _divided(config, opened, out, share=plan.extent.dev)
+        search = Search(plan, data, out, record, progress)
         return search.finish(opened)
-
-
-def _check(config: TrainConfig, store: Store) -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError("a sweep runs in one process; start it without torchrun")
-    if config.schedule.steps is None:
-        raise UsageError("a sweep counts in steps, and the settings count epochs; pass --steps")
-    if config.data.pixels is not None:
-        raise UsageError("a sweep takes tokens, and data.pixels names images; leave it out")
-    choose_device(config.run.device)
-    _check_splits(config, store)
 
 
 def _check_splits(config: TrainConfig, store: Store) -> None:
@@ -100,7 +85,9 @@ def _check_splits(config: TrainConfig, store: Store) -> None:
         )
 
 
-def _plan(config: TrainConfig, store: Store, space: Space, extent: SweepConfig) -> dict[str, Any]:
+def _identity(
+    config: TrainConfig, store: Store, space: Space, extent: SweepConfig
+) -> dict[str, Any]:
     settings = flatten(to_mapping(config))
     kept = {name: value for name, value in settings.items() if name not in OF_THE_MACHINE}
     return {
