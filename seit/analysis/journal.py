@@ -30,6 +30,9 @@ _SAVE_SECONDS = 60.0
 _PAUSE = 20
 """Least time between two writings of sums, as a multiple of the time that one takes."""
 _NETWORK = "network"
+_REVISION = 2
+"""Raised whenever an analysis computes other figures from the same data. 2: chance of targets that
+are rearranged over whole folds."""
 T = TypeVar("T")
 
 
@@ -234,5 +237,6 @@ def identity_of(networks: Sequence[Subject], **settings: Any) -> dict[str, Any]:
         "layers": [list(network.layers) for network in networks],
         "data": data.hexdigest(),
         "weights": weights,
+        "revision": _REVISION,
         **settings,
     }

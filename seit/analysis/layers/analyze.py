@@ -20,8 +20,8 @@ from seit.analysis.journal import (
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.counterparts import Counterpart, counterparts, cut
-from seit.analysis.layers.folds import make_folds
-from seit.analysis.layers.gather import Division, gather, reduce
+from seit.analysis.layers.folds import Division, make_folds
+from seit.analysis.layers.gather import gather, reduce
 from seit.analysis.layers.pooling import Part
 from seit.analysis.layers.reduction import fit_components
 from seit.analysis.layers.report import write_layers_report
@@ -213,11 +213,11 @@ def make_target(
             name=config.target,
         )
     if config.target == "codes":
-        if codes is None:
+        if codes is None or not isinstance(subject, RunSubject):
             raise UsageError(
                 f"{subject.name} reads no tokens; the target codes is for runs over a store"
             )
-        return CodesTarget(*codes)
+        return CodesTarget(*codes, subject.tokens)
     if config.target == MEL:
         found = [one for one in baselines if one.layers == (MEL,)]
         if not found:

@@ -5,8 +5,8 @@ import pytest
 from support.planted import PHONES, Planted
 
 from seit.analysis.layers.config import AnalyzeConfig
-from seit.analysis.layers.folds import make_folds
-from seit.analysis.layers.gather import Division, gather
+from seit.analysis.layers.folds import Division, make_folds
+from seit.analysis.layers.gather import gather
 from seit.analysis.layers.pooling import averaged, frames_of, resampled
 from seit.analysis.layers.reduction import Components
 from seit.analysis.layers.scores import SCORES, Measured
