@@ -219,12 +219,13 @@ def _differences(path: Path, identity: Mapping[str, Any]) -> list[str]:
 def identity_of(networks: Sequence[Subject], **settings: Any) -> dict[str, Any]:
     """Return what the scores of networks depend on, with settings by name.
 
-    Weights and data are distinguished by the activations of each network's first instance.
+    Data are distinguished by the contents of all instances, and weights by the activations of each
+    network's first instance.
     """
     data = hashlib.sha256()
     for network in networks:
         places = [(one.key, one.label, one.start, one.seconds) for one in network.places]
-        data.update(repr(places).encode())
+        data.update(repr((places, network.fingerprint())).encode())
     weights = []
     for network in networks:
         seen = hashlib.sha256()

@@ -3,6 +3,7 @@
 Legend: B batch, T samples of a clip, n clips.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,11 @@ class Sound:
     def seconds(self) -> float:
         """Duration."""
         return len(self.samples) / SAMPLE_RATE
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the samples."""
+        return hashlib.sha256(self.samples.tobytes()).digest()
 
     @property
     def waveform(self) -> npt.NDArray[np.float32]:

@@ -3,7 +3,6 @@
 Legend: m samples of a clip, n clips, D features of a layer, K features of a target, H W token grid.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,9 @@ from seit.analysis.layers.counterparts import Counterpart, cut
 from seit.analysis.layers.pooling import Part, averaged, frames_of, resampled
 from seit.analysis.subjects.base import Clip, Place
 from seit.errors import UsageError
+from seit.fingerprints import hash_of
 
 Floats = npt.NDArray[np.floating]
-
-
-def hash_of(*parts: bytes) -> str:
-    """Return the SHA-256 of parts, one after the other."""
-    seen = hashlib.sha256()
-    for part in parts:
-        seen.update(part)
-    return seen.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -165,7 +157,7 @@ class LabelTarget(Target):
 
     def fingerprint(self) -> str:
         """Return a hash of the class of each clip."""
-        return hash_of(repr((self.types, sorted(self._type_of.items()))).encode())
+        return hash_of([repr((self.types, sorted(self._type_of.items()))).encode()])
 
 
 class SpanTarget(Target):
@@ -239,7 +231,7 @@ class SpanTarget(Target):
 
     def fingerprint(self) -> str:
         """Return a hash of the spans of each clip."""
-        return hash_of(repr((self.types, sorted(self._spans.items()))).encode())
+        return hash_of([repr((self.types, sorted(self._spans.items()))).encode()])
 
 
 class CodesTarget(Target):
@@ -293,7 +285,7 @@ class CodesTarget(Target):
 
     def fingerprint(self) -> str:
         """Return a hash of the number of codes."""
-        return hash_of(str(self.dim).encode())
+        return hash_of([str(self.dim).encode()])
 
 
 class MatrixTarget(Target):
@@ -335,7 +327,7 @@ class MatrixTarget(Target):
 
     def fingerprint(self) -> str:
         """Return a hash of the numbers."""
-        return hash_of(np.ascontiguousarray(self._values).tobytes())
+        return hash_of([np.ascontiguousarray(self._values).tobytes()])
 
 
 class FramesTarget(Target):
@@ -384,4 +376,4 @@ class FramesTarget(Target):
     def fingerprint(self) -> str:
         """Return a hash of the frames of all clips."""
         rows = sorted(self._frames)
-        return hash_of(*(np.ascontiguousarray(self._frames[row]).tobytes() for row in rows))
+        return hash_of(np.ascontiguousarray(self._frames[row]).tobytes() for row in rows)

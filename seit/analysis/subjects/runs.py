@@ -87,6 +87,12 @@ class RunSubject(Subject):
         return found
 
     @override
+    def fingerprint(self) -> str:
+        """Return the seal of the store."""
+        seal: str = self.store.card.seal
+        return seal
+
+    @override
     def random_twin(self, seed: int) -> "RunSubject":
         return RunSubject(self.run, self.store, self.split.name, device=self.device, seed=seed)
 
