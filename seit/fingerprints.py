@@ -1,7 +1,7 @@
-"""Fingerprints of weights."""
+"""Fingerprints of weights and of data."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,4 +14,12 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}\n".encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def hash_of(parts: Iterable[bytes]) -> str:
+    """Return the hexadecimal sha256 of parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()

@@ -11,7 +11,12 @@ from .fit import (
     spread_values as spread_values,
 )
 from .input_list import kept_splits as kept_splits, recorded as recorded
-from .inputs.audio import AudioReader as AudioReader, decode_audio as decode_audio
+from .inputs.audio import (
+    AudioReader as AudioReader,
+    Cut as Cut,
+    decode_audio as decode_audio,
+    iterate_audio as iterate_audio,
+)
 from .inputs.images import (
     MAX_PIXELS as MAX_PIXELS,
     decode_image as decode_image,

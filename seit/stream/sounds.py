@@ -3,6 +3,7 @@
 Legend: B batch, T samples of a clip, n clips.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +15,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from seit.errors import UnreadableError, UsageError
-from seit.ingest import decode_audio, list_corpus, read_bytes
+from seit.ingest import Cut, iterate_audio, list_corpus, read_bytes
 from seit.stream.batches import IndexedLoader, Rank
 from seit.stream.order import GlobalOrder, SubsetOrder
 from seit.tokenizers import LEAST_SAMPLES, SAMPLE_RATE
 
 WINDOW_SECONDS = 20.0
 """Length that longer clips are cut to."""
+LEAST_SECONDS = 0.5
+"""Length of the rest of a longer clip below which it is dropped."""
+MAX_SECONDS = 86_400.0
+"""Longest file that is read: a day, as the longest that a store takes."""
 MAX_BYTES = 1 << 32
 """Most bytes of waveforms that are held."""
 PADDING = -32_768
@@ -52,6 +57,11 @@ class Sound:
     def seconds(self) -> float:
         """Duration."""
         return len(self.samples) / SAMPLE_RATE
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the samples."""
+        return hashlib.sha256(self.samples.tobytes()).digest()
 
     @property
     def waveform(self) -> npt.NDArray[np.float32]:
@@ -101,7 +111,8 @@ def read_sounds(
         source: a corpus as `seit tokenize` takes it.
         split: the split to read; None for all.
         seconds: length of all clips, the last of a file padded with silence; None keeps the length
-            of those up to 20 s.
+            of those up to 20 s, and cuts longer ones into pieces of 20 s and the rest, which is
+            dropped below half a second.
 
     Raises:
         UsageError: there is none, none can be read, or they take too much memory.
@@ -143,8 +154,10 @@ def cut_sounds(data: bytes, *, seconds: float | None = None) -> list[npt.NDArray
         UnreadableError: it cannot be read, or is shorter than a frame.
     """
     window = round((WINDOW_SECONDS if seconds is None else seconds) * SAMPLE_RATE)
+    least = round(LEAST_SECONDS * SAMPLE_RATE) if seconds is None else None
+    cut = Cut(sample_rate=SAMPLE_RATE, window=window, max_seconds=MAX_SECONDS, least=least)
     found = []
-    for values, num_valid in decode_audio(data, sample_rate=SAMPLE_RATE, window=window):
+    for values, num_valid in iterate_audio(data, cut):
         kept = values if seconds is not None else values[:num_valid]
         if len(kept) >= LEAST_SAMPLES:
             found.append((kept * _SCALE).round().clip(-_SCALE, _SCALE).astype(np.int16))

@@ -60,8 +60,10 @@ from .quality import (
     Measurement as Measurement,
     Quality as Quality,
     UnitQuality as UnitQuality,
+    mean_psnr as mean_psnr,
     measure as measure,
     measure_quality as measure_quality,
+    varies as varies,
 )
 from .shipped import find_shipped as find_shipped, list_shipped as list_shipped
 from .similarity import MIN_SIDE as MIN_SIDE, ms_ssim as ms_ssim

@@ -103,6 +103,30 @@ class Measurement(Quality):
     images_per_second: float
 
 
+def varies(inputs: Tensor) -> Tensor:
+    """Return which of some inputs change: bool (B,).
+
+    Args:
+        inputs: pictures (B, H, W, C), which change if they have more than one color; or sounds
+            (B, T), which change unless they are silent.
+    """
+    values = inputs.flatten(1, -2) if inputs.ndim > 2 else inputs[..., None]
+    return (values.amax(1) > values.amin(1)).any(1)
+
+
+def mean_psnr(errors: Tensor, counted: Tensor, *, peak: float) -> float:
+    """Return the mean PSNR in dB.
+
+    Args:
+        errors: mean squared error (B,) of each input.
+        counted: inputs bool (B,) that count, of :func:`varies`: others may be rebuilt exactly, and
+            would decide the mean. All count if none of them does.
+        peak: range of values.
+    """
+    psnr = 10 * torch.log10(peak**2 / errors.clamp(min=1e-12))
+    return float((psnr[counted] if counted.any() else psnr).mean())
+
+
 _Tokenizer = TypeVar("_Tokenizer", bound=Tokenizer)
 
 
@@ -115,7 +139,7 @@ class _Meter(ABC, Generic[_Tokenizer]):
     def __init__(self, tokenizer: _Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.counts_LK = torch.zeros(tokenizer.levels, tokenizer.num_codes, dtype=torch.int64)
-        self.psnr: list[Tensor] = []
+        self.errors: list[Tensor] = []
         self.varies: list[Tensor] = []
 
     @abstractmethod
@@ -124,9 +148,8 @@ class _Meter(ABC, Generic[_Tokenizer]):
 
     def add(self, inputs: Tensor, tokens: Tensor, rebuilt: Tensor) -> None:
         """Count inputs (B, …), their ids (B, L·H, W) and their reconstructions."""
-        mse_B = self.squared_error(inputs, rebuilt).clamp(min=1e-12)
-        self.psnr.append(10 * torch.log10(self.peak**2 / mse_B))
-        self.varies.append((inputs.flatten(1).amax(1) > inputs.flatten(1).amin(1)).cpu())
+        self.errors.append(self.squared_error(inputs, rebuilt))
+        self.varies.append(varies(inputs).cpu())
         ids_LN = tokens.cpu().unflatten(1, (len(self.counts_LK), -1)).transpose(0, 1).flatten(1)
         num_codes = self.counts_LK.shape[1]
         self.counts_LK += torch.stack([torch.bincount(ids, minlength=num_codes) for ids in ids_LN])
@@ -140,10 +163,10 @@ class _Meter(ABC, Generic[_Tokenizer]):
 
     def figures(self) -> tuple[int, float, float, float]:
         """Return the number of inputs, PSNR in dB, codebook usage and perplexity."""
-        psnr_B, varies_B = torch.cat(self.psnr), torch.cat(self.varies)
-        counted = psnr_B[varies_B] if varies_B.any() else psnr_B
+        errors_B = torch.cat(self.errors)
+        psnr = mean_psnr(errors_B, torch.cat(self.varies), peak=self.peak)
         usage = float((self.counts_LK > 0).double().mean())
-        return len(psnr_B), float(counted.mean()), usage, float(torch.exp2(self.entropy()).mean())
+        return len(errors_B), psnr, usage, float(torch.exp2(self.entropy()).mean())
 
     def entropy(self) -> Tensor:
         """Return the entropy of the codes of each level, in bits: float64 (L,)."""

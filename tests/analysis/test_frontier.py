@@ -260,6 +260,27 @@ def test_quality_is_that_of_the_validation_pictures(finished, corpus):
     assert copy_psnr(store["val"], corpus, corpus) > 100
 
 
+def test_pictures_of_one_color_do_not_decide_the_quality_of_copies(tmp_path):
+    random = np.random.default_rng(0)
+    folder, copies = tmp_path / "pictures" / "val" / "a", tmp_path / "copies"
+    folder.mkdir(parents=True)
+    shown = random.integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    shown[0] = (255, 0, 0)
+    shown[1] = 255
+    for number, pixels in enumerate(shown):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    source = tmp_path / "pictures"
+    seit.tokenize(source, out=tmp_path / "store", tokenizer="patch-pca-vq", size=32, codes=8)
+    make_copy(list_corpus(source).instances, copies, JpegCopier(32, 10), workers=1)
+    errors = [
+        np.square(shown[number] - np.asarray(Image.open(copies / f"val/a/{number}.png"), float))
+        for number in (2, 3)
+    ]
+    expected = np.mean([10 * np.log10(255**2 / error.mean()) for error in errors])
+    split = seit.open(tmp_path / "store")["val"]
+    assert copy_psnr(split, source, copies) == pytest.approx(expected, abs=0.01)
+
+
 def test_the_report_shows_every_point(finished):
     result, out = finished
     written = json.loads((out / "frontier.json").read_text())

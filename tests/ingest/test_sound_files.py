@@ -11,7 +11,7 @@ import soundfile
 
 from seit.errors import SeitError, UnreadableError
 from seit.ingest import TokenizeConfig, tokenize
-from seit.ingest.inputs import audio, mpeg, riff
+from seit.ingest.inputs import audio, audio_bytes, mpeg, riff
 from seit.ingest.inputs.audio import AudioDecoder, LongSamples, decode_audio
 from seit.ingest.inputs.remarks import InputRemarks
 from seit.ingest.sources import Instance
@@ -79,7 +79,7 @@ def test_what_lies_behind_the_stated_end_is_remarked_on():
     assert (len(values), remarks) == (8_000, (riff.LEFTOVER,))
     first = encoded(TONE, "OGG", subtype="VORBIS")
     values, remarks = decoded(first + first)
-    assert (len(values), remarks) == (2 * RATE, (audio.CHAINED,))
+    assert (len(values), remarks) == (2 * RATE, (audio_bytes.CHAINED,))
 
 
 def test_broadcast_wave_of_64_bits_is_read():

@@ -370,6 +370,7 @@ def test_quality_against_closed_forms():
 
 def test_pictures_of_one_color_do_not_count_among_others():
     images = torch.zeros(4, 4, 4, 3, dtype=torch.uint8)
+    images[..., 1] = 200
     images[:, 0, 0, 0] = torch.arange(4)  # the first is of one color
     shifts = torch.tensor([0, 1, 2, 3])
     quality = measure_quality(Shifted(images, shifts), images)

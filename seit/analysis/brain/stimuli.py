@@ -100,7 +100,7 @@ def run_features(
     rows = [row for row, stem in enumerate(stem_of) if stem in lengths]
     step = max(1, len(rows) // _PILOT_CLIPS)
     read = subject.layers if layers is None else tuple(layers)
-    components = fit_components(subject.clips(rows[::step]), read, max_dim=config.max_dim)
+    components = fit_components(subject, rows[::step], read, max_dim=config.max_dim)
     found: dict[str, dict[str, Array]] = {layer: {} for layer in read}
     left, bins = Counter(stem_of[row] for row in rows), dict[tuple[str, str], Bins]()
     for clip in subject.clips(rows):

@@ -35,6 +35,7 @@ from seit.ingest import (
 )
 from seit.shards import Split
 from seit.stream import PixelLoader
+from seit.tokenizers import mean_psnr, varies
 
 PSNR_IMAGES = 128
 _AHEAD = 64
@@ -171,13 +172,15 @@ def copied_bytes(folder: Path, keys: Sequence[str]) -> npt.NDArray[np.int64]:
 def copy_psnr(split: Split, source: str | Path, folder: Path) -> float:
     """Return the mean PSNR in dB of copies against originals, on up to 128 squares of a split.
 
-    Both are resized to the store's squares, as in training.
+    Both are resized to the store's squares, as in training. Pictures of one color, which may be
+    copied exactly, are left out if there are others, as for tokenizers.
     """
     rows = np.array(spread_evenly(range(len(split)), PSNR_IMAGES), dtype=np.int64)
-    first, second = (read_squares(split, place, rows) for place in (source, folder))
-    error = torch.from_numpy(first).double() - torch.from_numpy(second).double()
-    mse = error.square().flatten(1).mean(1).clamp(min=1e-12)
-    return float((10 * torch.log10(255**2 / mse)).mean())
+    first, second = (
+        torch.from_numpy(read_squares(split, place, rows)) for place in (source, folder)
+    )
+    errors = (first.double() - second.double()).square().flatten(1).mean(1)
+    return mean_psnr(errors, varies(first), peak=255)
 
 
 def read_squares(

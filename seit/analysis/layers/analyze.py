@@ -20,8 +20,8 @@ from seit.analysis.journal import (
 from seit.analysis.layers.alignments import Span
 from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.layers.counterparts import Counterpart, counterparts, cut
-from seit.analysis.layers.folds import make_folds
-from seit.analysis.layers.gather import Division, gather, reduce
+from seit.analysis.layers.folds import Division, make_folds
+from seit.analysis.layers.gather import gather, reduce
 from seit.analysis.layers.pooling import Part
 from seit.analysis.layers.reduction import fit_components
 from seit.analysis.layers.report import write_layers_report
@@ -213,11 +213,11 @@ def make_target(
             name=config.target,
         )
     if config.target == "codes":
-        if codes is None:
+        if codes is None or not isinstance(subject, RunSubject):
             raise UsageError(
                 f"{subject.name} reads no tokens; the target codes is for runs over a store"
             )
-        return CodesTarget(*codes)
+        return CodesTarget(*codes, subject.tokens)
     if config.target == MEL:
         found = [one for one in baselines if one.layers == (MEL,)]
         if not found:
@@ -249,7 +249,7 @@ def frames_target(subject: Subject, layer: str, *, name: str) -> FramesTarget:
 
     Memory is that of the frames: up to 128 numbers each.
     """
-    components = fit_components(subject.clips(_pilot(subject)), [layer], max_dim=_TARGET_DIM)
+    components = fit_components(subject, _pilot(subject), [layer], max_dim=_TARGET_DIM)
     frames = {
         clip.row: reduce(clip.values[layer], components.get(layer)).astype(np.float32)
         for clip in subject.clips()
@@ -264,7 +264,7 @@ def other_target(subject: Subject, other: Subject, layer: str) -> FramesTarget:
         UsageError: an instance is missing in the other's data.
     """
     matches = {match.row: match for match in counterparts(subject, other)}
-    components = fit_components(other.clips(_pilot(other)), [layer], max_dim=_TARGET_DIM)
+    components = fit_components(other, _pilot(other), [layer], max_dim=_TARGET_DIM)
     users: dict[int, list[Counterpart]] = {}
     for match in matches.values():
         users.setdefault(match.other, []).append(match)
@@ -315,7 +315,7 @@ def _scores(
     """Yield the scores of some layers of a subject."""
     if not layers:
         return
-    components = fit_components(subject.clips(_pilot(subject)), layers, max_dim=config.max_dim)
+    components = fit_components(subject, _pilot(subject), layers, max_dim=config.max_dim)
     sums = gather(
         subject,
         target,

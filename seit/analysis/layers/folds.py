@@ -1,11 +1,25 @@
 """Folds of cross-validation over groups such as speakers or files, never over their frames."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Division:
+    """Division of a subject's clips into folds.
+
+    Attributes:
+        folds: fold of each clip, int64 (n,).
+        num_folds: F.
+    """
+
+    folds: npt.NDArray[np.int64]
+    num_folds: int
 
 
 def make_folds(

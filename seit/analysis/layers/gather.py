@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from seit.analysis.journal import Arrays, Sums
+from seit.analysis.layers.folds import Division
 from seit.analysis.layers.moments import Covariances, Moments
+from seit.analysis.layers.rearrangement import Rearrangement
 from seit.analysis.layers.reduction import Components
 from seit.analysis.layers.targets import Floats, Samples, Target
 from seit.analysis.subjects.base import Subject
@@ -18,21 +20,23 @@ from seit.errors import DamagedError, UsageError
 from seit.progress import Count
 
 _HELD = 128
-"""Samples of a fold that are rearranged among themselves for the nulls."""
+"""Least samples of a fold that are added at once: products of few are slow."""
 _DONE = "clips"
 
 
 @dataclass(frozen=True)
-class Division:
-    """Division of a subject's clips into folds.
+class _Part:
+    """Samples of one clip or several.
 
     Attributes:
-        folds: fold of each clip, int64 (n,).
-        num_folds: F.
+        x: layer (m, D).
+        y: target (m, K).
+        nulls: rearranged targets (P, m, K).
     """
 
-    folds: npt.NDArray[np.int64]
-    num_folds: int
+    x: Floats
+    y: Floats
+    nulls: Floats
 
 
 class LayerSums:
@@ -43,22 +47,17 @@ class LayerSums:
         target_dim: K.
         num_folds: F.
         num_nulls: P.
-        seed: seed of the nulls.
     """
 
-    def __init__(
-        self, dim: int, target_dim: int, *, num_folds: int, num_nulls: int, seed: int
-    ) -> None:
+    def __init__(self, dim: int, target_dim: int, *, num_folds: int, num_nulls: int) -> None:
         self._folds = [Moments(dim, target_dim, num_nulls=num_nulls) for _ in range(num_folds)]
-        self._held: list[list[Samples]] = [[] for _ in range(num_folds)]
-        self._num_nulls = num_nulls
-        self._seed = seed
+        self._held: list[list[_Part]] = [[] for _ in range(num_folds)]
         self._total: Moments | None = None
         self._rest: tuple[int, Moments] | None = None
 
-    def add(self, fold: int, samples: Samples) -> None:
-        """Add the samples of a clip."""
-        self._held[fold].append(samples)
+    def add(self, fold: int, samples: Samples, nulls: Floats) -> None:
+        """Add the samples of a clip, with rearranged targets (P, m, K)."""
+        self._held[fold].append(_Part(samples.x, samples.y, nulls))
         if sum(len(one.x) for one in self._held[fold]) >= _HELD:
             self._flush(fold)
 
@@ -71,10 +70,8 @@ class LayerSums:
         held, self._held[fold] = self._held[fold], []
         if held:
             self.release()
-            x, y = (np.concatenate([getattr(one, name) for one in held]) for name in "xy")
-            random = np.random.default_rng((self._seed, fold, self._folds[fold].count))
-            orders = [random.permutation(len(x)) for _ in range(self._num_nulls)]
-            self._folds[fold].add(x, y, orders=orders)
+            part = _joined(held)
+            self._folds[fold].add(part.x, part.y, nulls=part.nulls)
 
     def arrays(self) -> dict[str, npt.NDArray[np.floating]]:
         """Return all sums by name, and the samples that are held back."""
@@ -82,8 +79,9 @@ class LayerSums:
         for fold, (one, held) in enumerate(zip(self._folds, self._held, strict=True)):
             found |= {f"{fold}/{part}": values for part, values in one.arrays().items()}
             if held:
-                found[f"{fold}/x"] = np.concatenate([samples.x for samples in held])
-                found[f"{fold}/y"] = np.concatenate([samples.y for samples in held])
+                part = _joined(held)
+                found[f"{fold}/x"], found[f"{fold}/y"] = part.x, part.y
+                found[f"{fold}/held_nulls"] = part.nulls
         return found
 
     def restore(self, arrays: Arrays) -> None:
@@ -99,9 +97,9 @@ class LayerSums:
                 raise ValueError("sums of these features")
             self._folds[fold] = one
             if f"{fold}/x" in arrays:
-                samples = Samples(arrays[f"{fold}/x"], arrays[f"{fold}/y"])
-                one.check(samples.x, samples.y, self._num_nulls)
-                self._held[fold] = [samples]
+                held = _Part(*(arrays[f"{fold}/{part}"] for part in ("x", "y", "held_nulls")))
+                one.check(held.x, held.y, held.nulls)
+                self._held[fold] = [held]
 
     def part(self, fold: int, null: int = 0) -> tuple[Covariances, Covariances]:
         """Return the covariances without a fold, and those of the fold.
@@ -129,6 +127,14 @@ class LayerSums:
             for one in self._folds[1:]:
                 self._total = self._total + one
         return self._total
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    return _Part(
+        x=np.concatenate([part.x for part in parts]),
+        y=np.concatenate([part.y for part in parts]),
+        nulls=np.concatenate([part.nulls for part in parts], axis=1),
+    )
 
 
 def gather(
@@ -164,8 +170,9 @@ def gather(
 
     def empty(dim: int) -> LayerSums:
         folds = division.num_folds
-        return LayerSums(dim, target.dim, num_folds=folds, num_nulls=num_nulls, seed=seed)
+        return LayerSums(dim, target.dim, num_folds=folds, num_nulls=num_nulls)
 
+    rearrangement = Rearrangement(target, division, num_nulls=num_nulls, seed=seed)
     done, sums = _restored(kept.read(), layers, empty)
 
     def arrays() -> dict[str, npt.NDArray[np.floating]]:
@@ -176,6 +183,7 @@ def gather(
 
     with kept.keeping(subject.clips_after(done), arrays) as clips:
         for clip in clips:
+            nulls: dict[int, Floats] = {}
             for layer in layers:
                 samples = target.samples(clip, layer)
                 if samples is None:
@@ -183,7 +191,11 @@ def gather(
                 x = reduce(samples.x, components.get(layer))
                 if layer not in sums:
                     sums[layer] = empty(x.shape[1])
-                sums[layer].add(int(division.folds[clip.row]), Samples(x, samples.y))
+                count = len(x)
+                if count not in nulls:
+                    nulls[count] = rearrangement.samples(clip.row, count)
+                fold = int(division.folds[clip.row])
+                sums[layer].add(fold, Samples(x, samples.y), nulls[count])
             done += 1
             if progress is not None:
                 progress(done, total)

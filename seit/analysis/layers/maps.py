@@ -15,7 +15,7 @@ from seit.analysis.journal import CKA_NAME, Journal, finished_result, identity_o
 from seit.analysis.layers.counterparts import counterparts, paired_clips
 from seit.analysis.layers.gather import reduce
 from seit.analysis.layers.pooling import resampled
-from seit.analysis.layers.reduction import Components, fit_components
+from seit.analysis.layers.reduction import Components, Pilot
 from seit.analysis.layers.similarity import PairSums
 from seit.analysis.subjects.base import Clip, Subject
 from seit.files import explained_writes, write_atomically
@@ -122,15 +122,17 @@ class _Side:
         """Fit components and means to a few clips; a mean only guards against cancellation."""
         num_clips = len(subject.places)
         rows = np.unique(np.linspace(0, num_clips - 1, min(num_clips, _PILOT_CLIPS)).astype(int))
-        pilot = list(subject.clips(rows.tolist()))
-        components = fit_components(pilot, subject.layers, max_dim=MAX_DIM)
+        pilot = Pilot(subject.layers, num_clips=len(rows), max_dim=MAX_DIM)
+        sums: dict[str, npt.NDArray[np.float64]] = {}
+        for clip in subject.clips(rows.tolist()):
+            pilot.add(clip)
+            for layer in subject.layers:
+                mean = clip.values[layer].mean(0, dtype=np.float64)
+                sums[layer] = sums[layer] + mean if layer in sums else mean
+        components = pilot.components()
         means = {
-            layer: np.stack(
-                [reduce(clip.values[layer], components.get(layer)).mean(0) for clip in pilot]
-            )
-            .astype(np.float64)
-            .mean(0)
-            for layer in subject.layers
+            layer: reduce(one[None] / len(rows), components.get(layer))[0]
+            for layer, one in sums.items()
         }
         return cls(subject.layers, components, means)
 

@@ -44,10 +44,13 @@ class Moments:
     over the training part of a fold are those of all data minus those of the fold. Memory is
     8 · (D² + (P + 1)·D·K + K²) bytes.
 
+    Products with a rearranged target are around the means of each part, and stay so in sums of
+    parts: where parts differ in the means of x and y, that says nothing of chance.
+
     Args:
         dim_x: D.
         dim_y: K.
-        num_nulls: P, rearrangements of each batch's target that are correlated with x as well.
+        num_nulls: P, rearranged targets that are correlated with x as well.
     """
 
     def __init__(self, dim_x: int, dim_y: int, *, num_nulls: int = 0) -> None:
@@ -57,9 +60,14 @@ class Moments:
         self._sum_y: Array = np.zeros(dim_y)
         self._xx: Array = np.zeros((dim_x, dim_x))
         self._yy: Array = np.zeros((dim_y, dim_y))
-        self._xy: Array = np.zeros((num_nulls + 1, dim_x, dim_y))
+        self._xy: Array = np.zeros((dim_x, dim_y))
+        self._null_sums: Array = np.zeros((num_nulls, dim_y))
+        self._nulls: Array = np.zeros((num_nulls, dim_x, dim_y))
 
-    PARTS = ("count", "shift_x", "shift_y", "sum_x", "sum_y", "xx", "yy", "xy")
+    PARTS = (
+        *("count", "shift_x", "shift_y"),
+        *("sum_x", "sum_y", "xx", "yy", "xy", "null_sums", "nulls"),
+    )
     """Names of the sums."""
 
     def arrays(self) -> dict[str, Array]:
@@ -76,60 +84,76 @@ class Moments:
             KeyError: one is missing.
             ValueError: their shapes do not fit together.
         """
-        xy = arrays["xy"]
-        if xy.ndim != 3 or not len(xy):
+        nulls = arrays["nulls"]
+        if nulls.ndim != 3:
             raise ValueError("sums of products")
-        num_targets, dim_x, dim_y = xy.shape
-        one = cls(dim_x, dim_y, num_nulls=num_targets - 1)
+        num_nulls, dim_x, dim_y = nulls.shape
+        one = cls(dim_x, dim_y, num_nulls=num_nulls)
         for name, value in one.arrays().items():
             if (arrays[name].shape, arrays[name].dtype) != (value.shape, value.dtype):
                 raise ValueError(f"{name} of a fitting shape")
         one.count = int(arrays["count"][0])
         if one.count:
             one._shift = arrays["shift_x"], arrays["shift_y"]
-        one._sum_x, one._sum_y, one._xx, one._yy, one._xy = (arrays[x] for x in cls.PARTS[3:])
+        one._take([arrays[name] for name in cls.PARTS[3:]])
         return one
 
     @property
     def dims(self) -> tuple[int, int, int]:
-        """D, K and P + 1."""
-        return len(self._sum_x), len(self._sum_y), len(self._xy)
+        """D, K and P."""
+        return len(self._sum_x), len(self._sum_y), len(self._nulls)
 
     def add(
         self,
         x: npt.NDArray[np.floating],
         y: npt.NDArray[np.floating],
         *,
-        orders: Sequence[npt.NDArray[np.integer]] = (),
+        nulls: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """Add samples (n, D) and (n, K).
 
         Args:
             x: layer.
             y: target.
-            orders: a rearrangement (n,) of the rows of y for each of the P nulls.
+            nulls: rearranged targets (P, n, K); None if P is 0.
 
         Raises:
             UsageError: they are of other sizes, or hold a value that is not finite.
         """
-        self.check(x, y, len(orders))
+        others = np.zeros((0, *y.shape)) if nulls is None else nulls
+        self.check(x, y, others)
         if not len(x):
             return
         left, right = x.astype(np.float64), y.astype(np.float64)
         if self._shift is None:
             self._shift = left.mean(0), right.mean(0)
         left, right = left - self._shift[0], right - self._shift[1]
+        self._add_nulls(left, others.astype(np.float64) - self._shift[1])
         self.count += len(left)
         self._sum_x += left.sum(0)
         self._sum_y += right.sum(0)
         self._xx += left.T @ left
         self._yy += right.T @ right
-        self._xy[0] += left.T @ right
-        for null, order in enumerate(orders, start=1):
-            self._xy[null] += left.T @ right[order]
+        self._xy += left.T @ right
+
+    def _add_nulls(self, left: Array, nulls: Array) -> None:
+        """Add products of samples (n, D) with rearranged targets (P, n, K), around their means."""
+        size, before = len(left), self.count
+        mean = left.mean(0)
+        moved = mean - self._sum_x / max(1, before)
+        weight = before * size / (before + size)
+        for number, right in enumerate(nulls):
+            mean_right = right.mean(0)
+            change = mean_right - self._null_sums[number] / max(1, before)
+            self._nulls[number] += (left - mean).T @ (right - mean_right)
+            self._nulls[number] += weight * np.outer(moved, change)
+            self._null_sums[number] += right.sum(0)
 
     def check(
-        self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], num_nulls: int
+        self,
+        x: npt.NDArray[np.floating],
+        y: npt.NDArray[np.floating],
+        nulls: npt.NDArray[np.floating],
     ) -> None:
         """Raise a `UsageError` for samples that :meth:`add` does not take."""
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
@@ -137,8 +161,8 @@ class Moments:
                 f"the layer has shape {x.shape} and the target {y.shape}; both need a row for each "
                 "sample"
             )
-        dim_x, dim_y, num_targets = self.dims
-        if (x.shape[1], y.shape[1], num_nulls + 1) != (dim_x, dim_y, num_targets):
+        dim_x, dim_y, num_nulls = self.dims
+        if (x.shape[1], y.shape[1]) != (dim_x, dim_y) or nulls.shape != (num_nulls, *y.shape):
             raise UsageError(
                 f"the layer has {x.shape[1]} features and the target {y.shape[1]}, after {dim_x} "
                 f"and {dim_y} before; both must keep their sizes"
@@ -161,21 +185,25 @@ class Moments:
                 f"sums of {self.dims[:2]} features cannot be combined with those of "
                 f"{other.dims[:2]}; both must be of the same layer and target"
             )
-        dim_x, dim_y, num_targets = self.dims
-        result = type(self)(dim_x, dim_y, num_nulls=num_targets - 1)
+        dim_x, dim_y, num_nulls = self.dims
+        result = type(self)(dim_x, dim_y, num_nulls=num_nulls)
         result._shift = self._shift if self._shift is not None else other._shift
         result.count = self.count + sign * other.count
         own, others = self._sums(), other._around(result._shift)
-        totals = [one + sign * two for one, two in zip(own, others, strict=True)]
-        result._sum_x, result._sum_y, result._xx, result._yy, result._xy = totals
+        result._take([one + sign * two for one, two in zip(own, others, strict=True)])
         return result
 
-    def _sums(self) -> tuple[Array, Array, Array, Array, Array]:
-        return self._sum_x, self._sum_y, self._xx, self._yy, self._xy
+    def _sums(self) -> tuple[Array, ...]:
+        """Return the sums in the order of :attr:`PARTS`."""
+        first = self._sum_x, self._sum_y, self._xx, self._yy, self._xy
+        return *first, self._null_sums, self._nulls
 
-    def _around(
-        self, shift: tuple[Array, Array] | None
-    ) -> tuple[Array, Array, Array, Array, Array]:
+    def _take(self, sums: Sequence[Array]) -> None:
+        """Set the sums that :meth:`_sums` returns."""
+        self._sum_x, self._sum_y, self._xx, self._yy, self._xy = sums[:5]
+        self._null_sums, self._nulls = sums[5:]
+
+    def _around(self, shift: tuple[Array, Array] | None) -> tuple[Array, ...]:
         """Return the sums for another shift."""
         if self._shift is None or shift is None:
             return self._sums()
@@ -190,6 +218,8 @@ class Moments:
             + np.outer(self._sum_x, b)
             + np.outer(a, self._sum_y)
             + self.count * np.outer(a, b),
+            self._null_sums + self.count * b,
+            self._nulls,
         )
 
     def covariances(self, null: int = 0) -> Covariances:
@@ -206,11 +236,12 @@ class Moments:
                 f"{self.count} samples have no covariance; at least 2 are needed in each fold"
             )
         n, mean_x, mean_y = self.count, self._sum_x / self.count, self._sum_y / self.count
+        own = self._xy / n - np.outer(mean_x, mean_y)
         return Covariances(
             count=n,
             mean_x=mean_x + self._shift[0],
             mean_y=mean_y + self._shift[1],
             xx=self._xx / n - np.outer(mean_x, mean_x),
-            xy=self._xy[null] / n - np.outer(mean_x, mean_y),
+            xy=self._nulls[null - 1] / n if null else own,
             yy=self._yy / n - np.outer(mean_y, mean_y),
         )

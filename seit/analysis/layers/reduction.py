@@ -3,13 +3,13 @@
 Legend: n frames, D features, C components.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from seit.analysis.subjects.base import Clip
+from seit.analysis.subjects.base import Clip, Subject
 
 MAX_DIM = 512
 """Features of a layer above which its principal components are used instead."""
@@ -46,27 +46,53 @@ class Components:
         return reduced
 
 
-def fit_components(
-    clips: Iterable[Clip], layers: Iterable[str], *, max_dim: int = MAX_DIM
-) -> Mapping[str, Components]:
-    """Fit components of the layers that have more than ``max_dim`` features.
+class Pilot:
+    """A few frames of each wide layer, taken clip by clip, that components are fitted to.
+
+    Memory is 4 · 2,048 · D bytes for each layer: a clip's other frames are not held.
 
     Args:
-        clips: clips spread over the data; the first frames of each are used.
+        layers: layers to look at.
+        num_clips: clips that will be added, spread over the data.
+        max_dim: features above which a layer is wide, and most components.
+    """
+
+    def __init__(self, layers: Iterable[str], *, num_clips: int, max_dim: int) -> None:
+        self._layers, self._max_dim = tuple(layers), max_dim
+        self._share = max(1, PILOT_FRAMES // max(1, num_clips))
+        self._frames: dict[str, list[npt.NDArray[np.float32]]] = {}
+
+    def add(self, clip: Clip) -> bool:
+        """Take frames of a clip; returns whether any layer is wide."""
+        for layer in self._layers:
+            frames = clip.values[layer]
+            if frames.shape[1] > self._max_dim:
+                step = max(1, len(frames) // self._share)
+                chosen = frames[::step][: self._share].copy()
+                self._frames.setdefault(layer, []).append(chosen)
+        return bool(self._frames)
+
+    def components(self) -> Mapping[str, Components]:
+        """Fit components of the wide layers."""
+        return {
+            layer: Components.fit(np.concatenate(parts), self._max_dim)
+            for layer, parts in self._frames.items()
+        }
+
+
+def fit_components(
+    subject: Subject, rows: Sequence[int], layers: Iterable[str], *, max_dim: int = MAX_DIM
+) -> Mapping[str, Components]:
+    """Fit components of the layers that have more than ``max_dim`` features; see `Pilot`.
+
+    Args:
+        subject: the network with its inputs.
+        rows: numbers of clips spread over the data.
         layers: layers to look at.
         max_dim: most components.
     """
-    found: dict[str, list[npt.NDArray[np.float32]]] = {}
-    rest = iter(clips)
-    first = next(rest, None)
-    wide = [] if first is None else [k for k in layers if first.values[k].shape[1] > max_dim]
-    if first is None or not wide:
-        return {}
-    pilot = [first, *rest]
-    share = max(1, PILOT_FRAMES // len(pilot))
-    for clip in pilot:
-        for layer in wide:
-            frames = clip.values[layer]
-            step = max(1, len(frames) // share)
-            found.setdefault(layer, []).append(frames[::step][:share])
-    return {layer: Components.fit(np.concatenate(parts), max_dim) for layer, parts in found.items()}
+    pilot = Pilot(layers, num_clips=len(rows), max_dim=max_dim)
+    for clip in subject.clips(rows):
+        if not pilot.add(clip):
+            break
+    return pilot.components()

@@ -19,7 +19,8 @@ from seit.analysis.layers.cca import (
     training_correlation,
 )
 from seit.analysis.layers.config import AnalyzeConfig, Method
-from seit.analysis.layers.gather import Division, LayerSums, reduce
+from seit.analysis.layers.folds import Division
+from seit.analysis.layers.gather import LayerSums, reduce
 from seit.analysis.layers.moments import Array, Covariances
 from seit.analysis.layers.probe import LinearMap
 from seit.analysis.layers.reduction import Components
@@ -41,7 +42,8 @@ class LayerScore:
         depth: its relative depth, 0–1.
         score: the figure that was asked for, on held-out folds, as a mean over them.
         std: its standard deviation over the folds.
-        null_mean: mean of the same figure for rearranged targets, over folds and draws.
+        null_mean: mean of the same figure for targets that are rearranged within each fold, over
+            folds and draws.
         null_std: their standard deviation.
         train: mean canonical correlation on training data, which grows with the features; for
             comparison with the literature. None for probes.

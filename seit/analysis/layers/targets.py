@@ -3,9 +3,8 @@
 Legend: m samples of a clip, n clips, D features of a layer, K features of a target, H W token grid.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +15,9 @@ from seit.analysis.layers.counterparts import Counterpart, cut
 from seit.analysis.layers.pooling import Part, averaged, frames_of, resampled
 from seit.analysis.subjects.base import Clip, Place
 from seit.errors import UsageError
+from seit.fingerprints import hash_of
 
 Floats = npt.NDArray[np.floating]
-
-
-def hash_of(*parts: bytes) -> str:
-    """Return the SHA-256 of parts, one after the other."""
-    seen = hashlib.sha256()
-    for part in parts:
-        seen.update(part)
-    return seen.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,25 @@ class Target(ABC):
         """Return the number m of samples of a clip by its number, for even folds."""
 
     @abstractmethod
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return the target (K,) of one sample, without the activations of its clip.
+
+        Args:
+            row: number of the clip.
+            number: which of its samples, below its size.
+            share: samples that a layer has for each of the target's, at most 1: frames are averaged
+                accordingly.
+        """
+
+    @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash of its values, or of what they follow from besides the clips."""
+
+
+def _one_hot(number: int, dim: int) -> npt.NDArray[np.float32]:
+    one = np.zeros(dim, dtype=np.float32)
+    one[number] = 1.0
+    return one
 
 
 @dataclass(frozen=True)
@@ -134,16 +143,21 @@ class LabelTarget(Target):
         """Return one sample of a labeled clip."""
         if clip.row not in self._type_of:
             return None
-        y = np.eye(self.dim, dtype=np.float32)[[self._type_of[clip.row]]]
+        y = self.at(clip.row, 0, 1.0)[None]
         return Samples(clip.values[layer].mean(0, keepdims=True), y)
 
     def size(self, row: int) -> int:
         """Return 1 for a clip that is used."""
         return int(row in self._type_of)
 
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return the class of a clip."""
+        del number, share
+        return _one_hot(self._type_of[row], self.dim)
+
     def fingerprint(self) -> str:
         """Return a hash of the class of each clip."""
-        return hash_of(repr((self.types, sorted(self._type_of.items()))).encode())
+        return hash_of([repr((self.types, sorted(self._type_of.items()))).encode()])
 
 
 class SpanTarget(Target):
@@ -203,16 +217,21 @@ class SpanTarget(Target):
             for start, end, _ in spans
         )
         x = np.stack([averaged(frames, first, stop) for first, stop in ranges])
-        y = np.eye(self.dim, dtype=np.float32)[[number for *_, number in spans]]
+        y = np.stack([_one_hot(number, self.dim) for *_, number in spans])
         return Samples(x, y)
 
     def size(self, row: int) -> int:
         """Return the number of spans of a clip."""
         return len(self._spans.get(row, ()))
 
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return the class of a span."""
+        del share
+        return _one_hot(self._spans[row][number][2], self.dim)
+
     def fingerprint(self) -> str:
         """Return a hash of the spans of each clip."""
-        return hash_of(repr((self.types, sorted(self._spans.items()))).encode())
+        return hash_of([repr((self.types, sorted(self._spans.items()))).encode()])
 
 
 class CodesTarget(Target):
@@ -222,13 +241,16 @@ class CodesTarget(Target):
         levels: levels of the tokenizer; each has codes of its own, and grids of it one above the
             other.
         num_codes: codes of a level.
+        tokens: returns the ids (H, W) of a clip by its number.
     """
 
     name = "codes"
 
-    def __init__(self, levels: int, num_codes: int) -> None:
+    def __init__(
+        self, levels: int, num_codes: int, tokens: Callable[[int], npt.NDArray[np.integer]]
+    ) -> None:
         self.dim = levels * num_codes
-        self._levels, self._num_codes = levels, num_codes
+        self._levels, self._num_codes, self._tokens = levels, num_codes, tokens
 
     def samples(self, clip: Clip, layer: str) -> Samples | None:
         """Return one sample of a clip.
@@ -241,10 +263,20 @@ class CodesTarget(Target):
                 "the target codes needs a subject that reads tokens, such as a run; choose another "
                 "--target"
             )
-        by_level = clip.tokens.reshape(self._levels, -1).astype(np.int64)
+        y = self._shares(clip.tokens)[None]
+        return Samples(clip.values[layer].mean(0, keepdims=True), y)
+
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return the shares of a clip."""
+        del number, share
+        return self._shares(self._tokens(row))
+
+    def _shares(self, tokens: npt.NDArray[np.integer]) -> Floats:
+        by_level = tokens.reshape(self._levels, -1).astype(np.int64)
         codes = by_level + np.arange(self._levels)[:, None] * self._num_codes
-        counts = np.bincount(codes.ravel(), minlength=self.dim)[None]
-        return Samples(clip.values[layer].mean(0, keepdims=True), counts / counts.sum())
+        counts = np.bincount(codes.ravel(), minlength=self.dim)
+        shares: Floats = counts / counts.sum()
+        return shares
 
     def size(self, row: int) -> int:
         """Return 1."""
@@ -253,7 +285,7 @@ class CodesTarget(Target):
 
     def fingerprint(self) -> str:
         """Return a hash of the number of codes."""
-        return hash_of(str(self.dim).encode())
+        return hash_of([str(self.dim).encode()])
 
 
 class MatrixTarget(Target):
@@ -287,9 +319,15 @@ class MatrixTarget(Target):
         del row
         return 1
 
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return the numbers of a clip."""
+        del number, share
+        numbers: Floats = self._values[row]
+        return numbers
+
     def fingerprint(self) -> str:
         """Return a hash of the numbers."""
-        return hash_of(np.ascontiguousarray(self._values).tobytes())
+        return hash_of([np.ascontiguousarray(self._values).tobytes()])
 
 
 class FramesTarget(Target):
@@ -327,7 +365,15 @@ class FramesTarget(Target):
         """Return the number of frames of a clip."""
         return len(self._frames[row])
 
+    def at(self, row: int, number: int, share: float) -> Floats:
+        """Return a frame, or the mean of the frames that `samples` averages with it."""
+        frames = self._frames[row]
+        size, count = len(frames), max(1, round(share * len(frames)))
+        place = number * count // size
+        first, stop = (round(edge * size / count) for edge in (place, place + 1))
+        return averaged(frames, first, stop)
+
     def fingerprint(self) -> str:
         """Return a hash of the frames of all clips."""
         rows = sorted(self._frames)
-        return hash_of(*(np.ascontiguousarray(self._frames[row]).tobytes() for row in rows))
+        return hash_of(np.ascontiguousarray(self._frames[row]).tobytes() for row in rows)

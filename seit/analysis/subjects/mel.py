@@ -7,6 +7,7 @@ import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
+from seit.fingerprints import hash_of
 from seit.stream import Sound
 from seit.tokenizers import SAMPLE_RATE, mel_filters
 
@@ -51,6 +52,10 @@ class MelSubject(Subject):
                 values={LAYER: levels.astype(np.float32)},
                 seconds=self.sounds[row].seconds,
             )
+
+    @override
+    def fingerprint(self) -> str:
+        return hash_of(sound.digest for sound in self.sounds)
 
     @override
     def random_twin(self, seed: int) -> Subject:

@@ -5,12 +5,14 @@ Legend: n pictures, H W pixels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from seit.analysis.subjects.base import Place
 from seit.errors import UnreadableError, UsageError
+from seit.fingerprints import hash_of
 from seit.ingest import decode_whole, list_corpus, read_bytes
 
 MAX_BYTES = 1 << 32
@@ -33,6 +35,11 @@ class Pictures:
     pixels: Sequence[Pixels]
     classes: tuple[str, ...]
     unreadable: dict[str, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all pixels."""
+        return hash_of(np.ascontiguousarray(one).tobytes() for one in self.pixels)
 
 
 def read_pictures(

@@ -17,7 +17,7 @@ from seit.analysis.subjects.base import Clip, Place, Subject
 from seit.errors import UsageError
 from seit.models import TOKENS, captured, timm_layers
 from seit.shards import Store, split_key
-from seit.stream import loader
+from seit.stream import ResidentLoader, loader
 from seit.tokenizers import AudioInputs
 from seit.training import (
     Run,
@@ -87,6 +87,12 @@ class RunSubject(Subject):
         return found
 
     @override
+    def fingerprint(self) -> str:
+        """Return the seal of the store."""
+        seal: str = self.store.card.seal
+        return seal
+
+    @override
     def random_twin(self, seed: int) -> "RunSubject":
         return RunSubject(self.run, self.store, self.split.name, device=self.device, seed=seed)
 
@@ -109,6 +115,15 @@ class RunSubject(Subject):
                     seconds=self._share * self._window,
                     tokens=tokens[place],
                 )
+
+    def tokens(self, row: int) -> npt.NDArray[np.int64]:
+        """Return the ids (H, W) of an instance; the split is held in memory, packed."""
+        ids: npt.NDArray[np.int64] = self._ids.read(np.array([row]))[0].numpy().astype(np.int64)
+        return ids
+
+    @cached_property
+    def _ids(self) -> ResidentLoader:
+        return ResidentLoader(self.split, batch_size=1, shuffle=False, seed=0, device="cpu")
 
     def _read(self, tokens: Tensor) -> dict[str, Tensor]:
         """Return the activations (B, h, w, D) of a batch by layer."""

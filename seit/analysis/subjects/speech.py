@@ -11,6 +11,7 @@ import torch
 from typing_extensions import override
 
 from seit.analysis.subjects.base import Clip, Place, Subject
+from seit.fingerprints import hash_of
 from seit.models import captured
 from seit.stream import Sound
 from seit.tokenizers import SpeechNetwork, random_speech
@@ -55,6 +56,10 @@ class SpeechSubject(Subject):
             Place(sound.key, sound.file, sound.label, sound.start, sound.seconds)
             for sound in self.sounds
         ]
+
+    @override
+    def fingerprint(self) -> str:
+        return hash_of(sound.digest for sound in self.sounds)
 
     @override
     def random_twin(self, seed: int) -> "SpeechSubject":

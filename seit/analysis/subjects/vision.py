@@ -58,6 +58,10 @@ class VisionSubject(Subject):
         return self.pictures.places
 
     @override
+    def fingerprint(self) -> str:
+        return self.pictures.fingerprint
+
+    @override
     def random_twin(self, seed: int) -> "VisionSubject":
         return VisionSubject(
             self.network.with_random_weights(seed),
@@ -121,6 +125,10 @@ class PixelSubject(Subject):
             pixels = torch.from_numpy(self.pictures.pixels[row]).float() / 255
             small = torch.nn.functional.adaptive_avg_pool2d(pixels, _SIDE)
             yield Clip(row=row, values={PIXELS: small.flatten()[None].numpy()})
+
+    @override
+    def fingerprint(self) -> str:
+        return self.pictures.fingerprint
 
     @override
     def random_twin(self, seed: int) -> Subject:

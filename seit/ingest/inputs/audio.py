@@ -30,11 +30,9 @@ from typing_extensions import override
 
 from seit.errors import SeitError, UnreadableError, UsageError
 from seit.extras import how_to_install
-from seit.ingest.inputs.mpeg import has_frames, settle_frames, skip_id3
+from seit.ingest.inputs.audio_bytes import settle
 from seit.ingest.inputs.reader import LARGE_FILE_BYTES, Decoded, Reader, Sample
 from seit.ingest.inputs.remarks import InputRemarks, Remark, ignore
-from seit.ingest.inputs.riff import settle_lengths
-from seit.ingest.inputs.signatures import refusal
 from seit.ingest.sources import Instance, read_bytes
 
 MAX_SECONDS = 600.0
@@ -51,7 +49,6 @@ VALID_SECONDS = "valid_seconds"
 """Metadata field with the seconds of audio in a sample's window."""
 CANCELS = "its channels cancel each other out; the loudest one alone was taken"
 SILENT = "it is silent"
-CHAINED = "several streams one after the other; only the first is kept"
 
 _LEAST_SHARE = 0.1
 """Minimum share of audio in a last window; an emptier one is dropped unless it is the only one."""
@@ -64,9 +61,9 @@ _SILENT_PEAK = 1e-4
 _AHEAD_BYTES = 256 << 20
 _EXPANSION = 8
 """Typical maximum of window bytes per file byte."""
-_MAX_PAGES = 1 << 20
+
+_SPLIT = "split it"
 _MORE_SECONDS = "`seit tokenize --max-seconds` takes more, or split it"
-_STARTS = (b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"NIST_1A", b"riff.\x91\xcf\x11")
 
 
 class Window(NamedTuple):
@@ -76,6 +73,26 @@ class Window(NamedTuple):
     """float32 (T,), zero-padded after the end of the clip."""
     num_valid: int
     """Number of samples that are audio, 1…T."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Windows of a clip, and the clips that are accepted.
+
+    Attributes:
+        sample_rate: sample rate of the windows, in Hz.
+        window: samples per window, T.
+        max_seconds: longest clip accepted; checked before and during decoding.
+        least: samples of a last window below which it is dropped, unless it is the only one; None
+            for a tenth of T.
+        longer: advice for a longer clip.
+    """
+
+    sample_rate: int
+    window: int
+    max_seconds: float = MAX_SECONDS
+    least: int | None = None
+    longer: str = _SPLIT
 
 
 def decode_audio(
@@ -104,10 +121,23 @@ def decode_audio(
         UnreadableError: the bytes are not such a clip; the message is a short reason.
         UsageError: soundfile or soxr is not installed.
     """
-    clip = _Clip.of(data, sample_rate, window, max_seconds, remark)
-    windows = survey(clip, remark).windows
-    assert windows is not None
-    return list(windows)
+    cut = Cut(sample_rate=sample_rate, window=window, max_seconds=max_seconds)
+    return list(iterate_audio(data, cut, remark=remark))
+
+
+def iterate_audio(data: bytes, cut: Cut, *, remark: Remark = ignore) -> Iterator[Window]:
+    """Yield the windows of a clip as :func:`decode_audio` does, and hold none of a long one.
+
+    A clip of more than 600 seconds is decoded twice.
+
+    Raises:
+        UnreadableError: the bytes are not such a clip; the message is a short reason.
+        UsageError: soundfile or soxr is not installed.
+    """
+    clip = _Clip.of(data, cut, remark)
+    most = max(1, int(HELD_SECONDS * cut.sample_rate / cut.window))
+    found = survey(clip, remark, most=most)
+    yield from clip.windows(found.channel) if found.windows is None else found.windows
 
 
 class Survey(NamedTuple):
@@ -185,15 +215,11 @@ class _Clip(NamedTuple):
     """Bytes of a clip as libsndfile takes them, and the settings of its decoding."""
 
     data: bytes
-    sample_rate: int
-    window: int
-    max_seconds: float
+    cut: Cut
     levels: _Levels
 
     @classmethod
-    def of(
-        cls, data: bytes, sample_rate: int, window: int, max_seconds: float, remark: Remark
-    ) -> "_Clip":
+    def of(cls, data: bytes, cut: Cut, remark: Remark) -> "_Clip":
         """Correct the header of a file.
 
         Raises:
@@ -202,8 +228,8 @@ class _Clip(NamedTuple):
         import_libraries()
         if not data:
             raise UnreadableError("the file is empty")
-        settled = _settled(data, remark)
-        return cls(settled, sample_rate, window, max_seconds, _Levels())
+        settled = settle(data, remark)
+        return cls(settled, cut, _Levels())
 
     def windows(self, channel: int | None) -> Iterator[Window]:
         """Decode window by window: one channel, or the mean of all."""
@@ -211,52 +237,16 @@ class _Clip(NamedTuple):
         levels = self.levels if channel is None else _Levels()
         try:
             with soundfile.SoundFile(_Bytes(self.data)) as file:
-                _check_header(file, self.max_seconds)
+                _check_header(file, self.cut)
                 if file.frames >= _UNKNOWN_FRAMES:
                     file.seekable = lambda: False  # else it seeks after each read, and fails
-                blocks = _mono_blocks(file, self.max_seconds, levels, channel)
-                resampled = _resample(blocks, file.samplerate, self.sample_rate)
-                yield from _cut(resampled, self.window)
+                blocks = _mono_blocks(file, self.cut, levels, channel)
+                resampled = _resample(blocks, file.samplerate, self.cut.sample_rate)
+                yield from _cut(resampled, self.cut)
         except UnreadableError:
             raise
         except Exception as error:  # libsndfile reports faults of a file by many error types
             raise UnreadableError(_reason(error)) from None
-
-
-def _settled(data: bytes, remark: Remark) -> bytes:
-    """Return the bytes that make libsndfile decode the same sound.
-
-    Raises:
-        UnreadableError: the format is unknown or the file is truncated.
-    """
-    start = skip_id3(data)
-    if start and _is_audio(data[start : start + 16]):
-        data = data[start:]  # libsndfile would count the tag as bytes of a WAV file
-    if _is_audio(data):
-        if data[:4] == b"OggS" and _is_chained(data):
-            remark(CHAINED)
-        return settle_lengths(data, remark)
-    if has_frames(data):
-        return settle_frames(data)
-    reason = refusal(data, "audio")
-    if data[:3] == b"ID3" or (data[:1] == b"\xff" and reason.startswith("not audio (unknown")):
-        reason = "bad audio data (no MPEG frames follow each other)"
-    raise UnreadableError(reason)
-
-
-def _is_chained(data: bytes) -> bool:
-    """Return True if a second Ogg stream begins after data of the first."""
-    place, has_data = 0, False
-    for _ in range(_MAX_PAGES):
-        if data[place : place + 4] != b"OggS" or place + 27 > len(data):
-            break
-        is_first = bool(data[place + 5] & 2)
-        if is_first and has_data:
-            return True
-        has_data = has_data or not is_first
-        table = data[place + 27 : place + 27 + data[place + 26]]
-        place += 27 + len(table) + sum(table)
-    return False
 
 
 def import_libraries() -> tuple[Any, Any]:
@@ -309,7 +299,13 @@ class AudioDecoder:
         Raises:
             UnreadableError: the format is unknown or the file is truncated.
         """
-        return _Clip.of(data, self.sample_rate, self.window, self.max_seconds, remark)
+        cut = Cut(
+            sample_rate=self.sample_rate,
+            window=self.window,
+            max_seconds=self.max_seconds,
+            longer=_MORE_SECONDS,
+        )
+        return _Clip.of(data, cut, remark)
 
     def name(self, item: Instance, windows: Iterable[Window], *, several: bool) -> Iterator[Sample]:
         """Make samples of the windows of a clip."""
@@ -402,16 +398,7 @@ class _Bytes(io.BytesIO):
         return super().seek(max(0, start + offset))
 
 
-def _is_audio(data: bytes) -> bool:
-    """Return True for the first bytes of a supported format other than MP3."""
-    if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        return data[8:12] == b"WAVE"
-    if data[:4] == b"FORM":
-        return data[8:12] in (b"AIFF", b"AIFC")
-    return data.startswith(_STARTS)
-
-
-def _check_header(file: Any, max_seconds: float) -> None:
+def _check_header(file: Any, cut: Cut) -> None:
     frames, channels, rate = int(file.frames), int(file.channels), int(file.samplerate)
     if not MIN_RATE <= rate <= MAX_RATE:
         raise UnreadableError(f"{rate:,} samples a second; expected {MIN_RATE:,} to {MAX_RATE:,}")
@@ -419,10 +406,10 @@ def _check_header(file: Any, max_seconds: float) -> None:
         raise UnreadableError("it holds no samples")
     if file.format == "MP3" or frames >= _UNKNOWN_FRAMES:
         return  # an estimate, or unknown: the limit is checked during decoding
-    if frames > max_seconds * rate:
+    if frames > cut.max_seconds * rate:
         raise UnreadableError(
-            f"{frames / rate:,.0f} seconds is more than the limit of {max_seconds:,.0f}; "
-            f"{_MORE_SECONDS}"
+            f"{frames / rate:,.0f} seconds is more than the limit of {cut.max_seconds:,.0f}; "
+            f"{cut.longer}"
         )
     if frames * channels > MAX_VALUES:
         raise UnreadableError(
@@ -432,17 +419,17 @@ def _check_header(file: Any, max_seconds: float) -> None:
 
 
 def _mono_blocks(
-    file: Any, max_seconds: float, levels: _Levels, channel: int | None
+    file: Any, cut: Cut, levels: _Levels, channel: int | None
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Decode block by block one channel or the mean of all: float32 (n,) each."""
     step = max(1, _BLOCK_VALUES // file.channels)
-    left = limit = min(int(max_seconds * file.samplerate), MAX_VALUES // file.channels)
+    left = limit = min(int(cut.max_seconds * file.samplerate), MAX_VALUES // file.channels)
     while len(block := file.read(step, dtype="float32", always_2d=True)):
         left -= len(block)
         if left < 0:
             raise UnreadableError(
                 f"it lasts longer than the limit of {limit / file.samplerate:,.0f} seconds; "
-                f"{_MORE_SECONDS}"
+                f"{cut.longer}"
             )
         if not np.isfinite(block).all():
             raise UnreadableError("it holds values that are not finite (NaN or infinite)")
@@ -471,8 +458,10 @@ def _resample(
     yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
-def _cut(blocks: Iterable[npt.NDArray[np.float32]], window: int) -> Iterator[Window]:
+def _cut(blocks: Iterable[npt.NDArray[np.float32]], cut: Cut) -> Iterator[Window]:
     """Cut blocks into windows."""
+    window = cut.window
+    least = _LEAST_SHARE * window if cut.least is None else cut.least
     values, filled, count = np.zeros(window, dtype=np.float32), 0, 0
     for block in blocks:
         while len(block):
@@ -483,7 +472,7 @@ def _cut(blocks: Iterable[npt.NDArray[np.float32]], window: int) -> Iterator[Win
                 count += 1
                 yield Window(values, window)
                 values, filled = np.zeros(window, dtype=np.float32), 0
-    if filled and (not count or filled >= _LEAST_SHARE * window):
+    if filled and (not count or filled >= least):
         count += 1
         yield Window(values, filled)
     if not count:

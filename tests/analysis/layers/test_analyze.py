@@ -89,6 +89,8 @@ def test_activations_are_those_of_the_network(learned, pattern_store):
         means = torch.from_numpy(np.concatenate([clip.values["blocks.1"] for clip in clips]))
         normalized = model.fc_norm(means)
     assert torch.allclose(normalized, pooled, atol=1e-5)
+    for clip in clips:
+        assert np.array_equal(subject.tokens(clip.row), clip.tokens)
     inputs = np.concatenate([clip.values["tokens"] for clip in clips])
     assert np.allclose(inputs, subject._augment.evaluate(tokens).mean((2, 3)).numpy(), atol=1e-5)
 
@@ -138,13 +140,17 @@ def test_layers_are_compared_with_another_layer():
 
 
 def test_codes_of_each_level_are_features_of_their_own():
-    target = CodesTarget(2, 8)
+    held = []
+    target = CodesTarget(2, 8, lambda row: held[row])
     assert target.dim == 16
 
     def shares(first, second):
         tokens = np.array([[first, first], [second, second]])
+        held.append(tokens)
         clip = Clip(row=0, values={"x": np.ones((1, 3))}, tokens=tokens)
-        return target.samples(clip, "x").y[0].tolist()
+        found = target.samples(clip, "x").y[0].tolist()
+        assert target.at(len(held) - 1, 0, 1.0).tolist() == found
+        return found
 
     one, other = shares(3, 7), shares(7, 3)
     assert [place for place, share in enumerate(one) if share] == [3, 8 + 7]
@@ -462,7 +468,7 @@ def test_damaged_sums_are_refused(tmp_path):
         {},
         {name: one for name, one in arrays.items() if name != "layers.1/2/xx"},
         {**arrays, "layers.1/2/xx": np.zeros((3, 3))},
-        {**arrays, "layers.1/2/xy": np.zeros((4, 16, 3))},
+        {**arrays, "layers.1/2/nulls": np.zeros((3, 16, 3))},
     ]
     for one in wrong:
         path.write_bytes(array_bytes(one))

@@ -61,14 +61,27 @@ def test_values_that_are_not_finite_are_refused():
 def test_nulls_are_covariances_with_rearranged_targets():
     generator = np.random.default_rng(1)
     x, y = generator.normal(5.0, 1.0, (40, 3)), generator.normal(2.0, 1.0, (40, 2))
-    moments, rearranged = Moments(3, 2, num_nulls=2), [y.copy(), y.copy()]
-    for start in (0, 25):
-        rows = slice(start, start + 25)
-        size = len(x[rows])
-        orders = [generator.permutation(size) for _ in range(2)]
-        for one, order in zip(rearranged, orders, strict=True):
-            one[rows] = y[rows][order]
-        moments.add(x[rows], y[rows], orders=orders)
+    nulls = np.stack([y[generator.permutation(40)] for _ in range(2)])
+    moments = Moments(3, 2, num_nulls=2)
+    for rows in (slice(0, 25), slice(25, 26), slice(26, 40)):
+        moments.add(x[rows], y[rows], nulls=nulls[:, rows])
     check(moments.covariances(), x, y)
-    for null, one in enumerate(rearranged, start=1):
+    for null, one in enumerate(nulls, start=1):
         check(moments.covariances(null), x, one)
+
+
+def test_nulls_of_parts_are_around_the_means_of_each():
+    generator = np.random.default_rng(2)
+    parts, within = [], np.zeros((3, 2))
+    for mean in (0.0, 7.0, -3.0):
+        x, y = generator.normal(mean, 1.0, (20, 3)), generator.normal(mean, 1.0, (20, 2))
+        nulls = y[None, generator.permutation(20)]
+        parts.append(Moments(3, 2, num_nulls=1))
+        parts[-1].add(x, y, nulls=nulls)
+        within += (x - x.mean(0)).T @ (nulls[0] - nulls[0].mean(0))
+    total = parts[0] + parts[1] + parts[2]
+    assert np.allclose(total.covariances(1).xy, within / 60, atol=1e-12)
+    rest = (total - parts[2]).covariances(1)
+    both = 20 * (parts[0].covariances(1).xy + parts[1].covariances(1).xy) / 40
+    assert np.allclose(rest.xy, both, atol=1e-12)
+    assert total.covariances(0).xy.min() > 10, "means of parts count for the target itself"

@@ -1,16 +1,20 @@
 """Scores of layers: a planted hierarchy is found, and chance is chance."""
 
+import weakref
+
 import numpy as np
 import pytest
 from support.planted import PHONES, Planted
 
 from seit.analysis.layers.config import AnalyzeConfig
-from seit.analysis.layers.folds import make_folds
-from seit.analysis.layers.gather import Division, gather
+from seit.analysis.layers.folds import Division, make_folds
+from seit.analysis.layers.gather import gather
+from seit.analysis.layers.maps import _Side
 from seit.analysis.layers.pooling import averaged, frames_of, resampled
-from seit.analysis.layers.reduction import Components
+from seit.analysis.layers.reduction import Components, fit_components
 from seit.analysis.layers.scores import SCORES, Measured
 from seit.analysis.layers.targets import LabelTarget, MatrixTarget, Selection, SpanTarget
+from seit.analysis.subjects.base import Clip
 from seit.errors import UsageError
 
 
@@ -111,6 +115,52 @@ def test_frames_are_averaged():
     assert averaged(frames, 2, 4).tolist() == [5.0, 6.0]
     assert resampled(frames, 12).tolist() == frames.tolist()
     assert resampled(frames, 4).tolist() == frames.reshape(4, 3, 2).mean(1).tolist()
+
+
+class Wide(Planted):
+    """Clips of 40 frames of 600 features; counts those that are held at once."""
+
+    layers = ("x", "y")
+    held = most = 0
+
+    def clips(self, rows=None):
+        for row in rows:
+            values = {
+                layer: np.random.default_rng((row, number)).normal(5.0, 1.0, (40, 600))
+                for number, layer in enumerate(self.layers)
+            }
+            for one in values.values():
+                self.held += 1
+                weakref.finalize(one, self._drop)
+            self.most = max(self.most, self.held)
+            yield Clip(row=row, values=values, seconds=2.0)
+            del values, one
+
+    def _drop(self):
+        self.held -= 1
+
+
+def test_a_pilot_holds_the_frames_that_it_uses_alone():
+    subject, rows = Wide(), range(60)
+    fitted = fit_components(subject, rows, ["x"], max_dim=8)
+    assert subject.most <= 4, "two clips of two layers"
+    share = 2048 // 60
+    frames = [clip.values["x"][::1][:share] for clip in subject.clips(rows)]
+    expected = Components.fit(np.concatenate(frames), 8)
+    assert np.array_equal(fitted["x"].directions, expected.directions)
+    assert np.array_equal(fitted["x"].mean, expected.mean)
+    assert fitted["x"].variance == expected.variance
+    assert fit_components(subject, rows, ["x"], max_dim=600) == {}
+
+
+def test_both_sides_of_cka_hold_one_clip_at_a_time():
+    subject = Wide()
+    side = _Side.of(subject)
+    assert subject.most <= 4
+    first = next(iter(subject.clips([0])))
+    assert side.frames(first, 16)["y"].shape == (16, 256)
+    every = [side.frames(clip, 40)["x"].mean(0) for clip in subject.clips(range(60))]
+    assert np.allclose(np.mean(every, axis=0), 0.0, atol=1e-5)
 
 
 def test_components_keep_what_varies():

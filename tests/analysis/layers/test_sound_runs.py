@@ -1,5 +1,7 @@
 """A run over a store of sounds as a subject: its frames are the columns of the grids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ from seit.analysis.layers.counterparts import counterparts
 from seit.analysis.layers.maps import compare_layers
 from seit.analysis.subjects.mel import MelSubject
 from seit.analysis.subjects.runs import RunSubject
+from seit.errors import UsageError
 from seit.stream import read_sounds
 from seit.tokenizers import MelConfig, MelTokenizer, save_tokenizer
 from seit.training import Run
@@ -97,3 +100,21 @@ def test_a_run_is_compared_with_the_spectrograms_of_its_files(heard):
     values = np.array(compare_layers(subject, mel).cka)
     assert values.shape == (len(subject.layers), 1)
     assert values[0, 0] > 0.2, "codes of a spectrogram are like it"
+
+
+def test_a_comparison_is_not_that_of_other_sounds(heard, tmp_path):
+    sounds = read_sounds(str(heard / "sounds"), split="val")
+    last = sounds.clips[-1]
+    changed = [*sounds.clips[:-1], replace(last, samples=last.samples[::-1])]
+    mel, other = (MelSubject(clips, classes=sounds.classes) for clips in (sounds.clips, changed))
+    first = compare_layers(mel, mel, out=tmp_path / "out")
+    again = compare_layers(mel, mel, out=tmp_path / "out", resume=True)
+    assert again.record() == first.record()
+    with pytest.raises(UsageError, match=r"the finished analysis at .* differs in data"):
+        compare_layers(mel, other, out=tmp_path / "out", resume=True)
+
+
+def test_a_run_reads_the_data_of_its_store(heard):
+    store = seit.open(heard / "store")
+    subject = RunSubject(Run.open(heard / "run"), store, "val", device=torch.device("cpu"))
+    assert subject.fingerprint() == store.card.seal

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from timm.data import create_transform
 
 import seit
+from seit.analysis.layers.analyze import analyze_layers
+from seit.analysis.layers.config import AnalyzeConfig
 from seit.analysis.subjects.pictures import read_pictures
-from seit.analysis.subjects.vision import VisionSubject
+from seit.analysis.subjects.vision import PixelSubject, VisionSubject
 from seit.errors import UsageError
 from seit.models import load_vision
 
@@ -170,3 +172,29 @@ def test_a_layer_of_another_network_is_a_target(saved, pattern_folder, tmp_path)
         seit.analyze(
             folder, data=data, target=f"{folder}@norm", split="train", other_data=data / "val"
         )
+
+
+def test_a_result_is_not_that_of_pictures_that_changed(tmp_path):
+    random = np.random.default_rng(0)
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+
+    def write(start):
+        for number in range(start, 12):
+            folder = pictures / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:02}.png")
+
+    def analyze(**changes):
+        found = read_pictures(str(pictures), lambda pixels: pixels.transpose(2, 0, 1))
+        subject = PixelSubject(found)
+        config = AnalyzeConfig(method="r2", fewest=2, folds=2, random_twin=False)
+        groups = [place.file for place in subject.places]
+        return analyze_layers(subject, config, groups=groups, out=out, **changes)
+
+    write(0)
+    first = analyze()
+    assert analyze(resume=True).record() == first.record()
+    write(1)  # all but the first
+    with pytest.raises(UsageError, match=r"the finished analysis at .* differs in data"):
+        analyze(resume=True)
