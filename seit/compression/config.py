@@ -44,7 +44,8 @@ class CompressionConfig:
     act_order: bool = True
     """Let gptq round the inputs with the largest activations first."""
     damping: float = 0.01
-    """Share of the Hessian's mean diagonal that gptq adds to its diagonal."""
+    """Share of the mean diagonal of the inputs' second moments that gptq and adaround add to their
+    diagonal; where earlier layers' errors are made up for, less than 1e-4 counts as 1e-4."""
     adaround_steps: int = 1000
     """Steps of adaround for each layer."""
     budget: float = 0.1

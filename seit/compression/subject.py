@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seit.augment import PixelAugment, TokenAugment
+from seit.augment import PixelAugment, TokenAugment, crop_size_of
 from seit.compression.config import CompressConfig
 from seit.devices import choose_device
 from seit.errors import UsageError
@@ -64,9 +64,10 @@ class Subject:
 
         Raises:
             UsageError: the run has not finished, is no classifier over tokens, is compressed
-                already, or does not fit the store.
+                already, or does not fit the store; or the settings crop otherwise than the run.
         """
         check_source(run, store)
+        _check_crop(run, config, store)
         device = choose_device(config.run.device)
         tokenizer = run.load_tokenizer()
         augment = make_augment(store, config, device, with_train=False)
@@ -175,4 +176,20 @@ def check_source(run: Run, store: Store) -> None:
         raise UsageError(
             f"the run {run.path} knows {len(run.classes)} classes and {store.folder} holds "
             f"{len(store.classes)} others; compress it on a store of its classes"
+        )
+
+
+def _check_crop(run: Run, config: CompressConfig, store: Store) -> None:
+    """Check that a run and what is made of it see the same part of a grid.
+
+    Raises:
+        UsageError: they do not.
+    """
+    rows, columns = store.card.tokenizer.grid
+    own, theirs = config.augment.crop_size, run.config.augment.crop_size
+    sizes = [crop_size_of((rows // store.levels, columns), one) for one in (own, theirs)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"augment.crop_size is {own}, and the run {run.path} has {theirs}, with which both are "
+            "compared; leave it out"
         )

@@ -150,7 +150,8 @@ def corrupt(
         num_codes: K.
         side: s, of the stem's patches.
         partner: (B,) int64, 0 to B − 1: the sample whose codes each receives; None for the mirrored
-            batch (B − 1 − i).
+            batch (B − 1 − i), or in odd ones, whose middle would be its own partner, for the batch
+            shifted by half. A single sample is masked or noised.
 
     Returns:
         The corrupted grids and the mask of changed cells.
@@ -168,14 +169,21 @@ def corrupt(
     last_B1 = turns_Bn.sort(dim=1).values.gather(1, counts_B[:, None] - 1)
     changed_Bhw = (turns_Bn <= last_B1).view_as(ids_Bhw)
 
-    other = ids_Bhw.flip(0) if partner is None else ids_Bhw.index_select(0, partner)
     fill = torch.full_like(ids_Bhw, num_codes)
     if config.fill != "mask":
         noise = random.randint(Op.CORRUPT_NOISE, num_codes, (h, w))
         is_noise = choices_B2[:, 1] < (1.0 if config.fill == "noise" else 0.5)
         fill = torch.where(is_noise[:, None, None], noise, fill)
-    fill = torch.where(alien_B[:, None, None], other, fill)
+    if partner is not None or len(ids_Bhw) > 1:
+        other = _others(ids_Bhw) if partner is None else ids_Bhw.index_select(0, partner)
+        fill = torch.where(alien_B[:, None, None], other, fill)
     return Corruption(torch.where(changed_Bhw, fill, ids_Bhw), changed_Bhw)
+
+
+def _others(ids_Bhw: Tensor) -> Tensor:
+    """Return for each sample the codes of another one, (B, h, w)."""
+    count = len(ids_Bhw)
+    return ids_Bhw.roll(count // 2, 0) if count % 2 else ids_Bhw.flip(0)
 
 
 def _turns_of_blocks(

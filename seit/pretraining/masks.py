@@ -68,7 +68,7 @@ class MaskConfig:
 
     def num_dropped(self, num_patches: int) -> int:
         """Return the number of L patches that never enter the encoder."""
-        return math.ceil(self.min * num_patches)
+        return math.ceil(self.min * num_patches - 1e-9)
 
     def num_masked(self, num_patches: int, share: float) -> int:
         """Return the number of L patches in a share; at least one, and all dropped ones."""

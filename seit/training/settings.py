@@ -56,8 +56,9 @@ def resolve_settings(
     """Resolve the settings of a run.
 
     Precedence: ``changes``, ``SEIT_…`` variables, ``config``, the backbone of ``init_from`` or of
-    the recipe that ``backbone_setting`` names, ``recipe``, defaults. If ``changes`` name another
-    backbone than the recipe's, only its stochastic depth is kept.
+    the recipe that ``backbone_setting`` names and the crop of ``init_from``, ``recipe``, defaults.
+    If ``changes`` name another backbone than the recipe's, only its stochastic depth is kept; of a
+    run whose backbone is another than the one named, only the crop is taken.
 
     Args:
         kind: the config's class.
@@ -94,12 +95,7 @@ def resolve_settings(
         kept = {key: of_recipe[key] for key in ("drop_path",) if key in of_recipe}
         base = {**base, "model": kept}
     layers = (_of_config(config), from_environment(kind), nest(flags, origin=_ORIGIN))
-    start = merge(*layers).get("init_from")
-    started = backbone_of(start, resumed=resumed) if start and "model.name" not in flags else {}
-    named = flatten(merge(*layers)).get(backbone_setting) if backbone_setting else None
-    if named is not None:
-        of_named = read_yaml(find_recipe(str(named)).path).get("model", {})
-        started = {**started, "model": {**to_mapping(ModelConfig()), **of_named}}
+    started = _started(merge(*layers), resumed=resumed, backbone_setting=backbone_setting)
     layer = merge(*layers).get("layer")
     if layer is not None:
         started = merge(started, {"model": _up_to(layer, merge(base, started, *layers))})
@@ -111,6 +107,28 @@ def resolve_settings(
         )
     _warn_of_splits(settled)
     return settled
+
+
+def _started(
+    values: Mapping[str, Any], *, resumed: Path | None, backbone_setting: str | None
+) -> dict[str, Any]:
+    """Return the backbone and the crop to start from, nested: no backbone if values name another.
+
+    Args:
+        values: settings that override these, nested.
+        resumed: see `resolve_settings`.
+        backbone_setting: see `resolve_settings`.
+    """
+    given = flatten(values)
+    start, named = given.get("init_from"), given.get("model.name")
+    found = backbone_of(start, resumed=resumed) if start else {}
+    recipe = given.get(backbone_setting) if backbone_setting else None
+    if recipe is not None:
+        of_recipe = read_yaml(find_recipe(str(recipe)).path).get("model", {})
+        found = {**found, "model": {**to_mapping(ModelConfig()), **of_recipe}}
+    if found and named not in (None, found["model"]["name"]):
+        del found["model"]
+    return found
 
 
 def _warn_of_variables() -> None:

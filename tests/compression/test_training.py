@@ -15,7 +15,7 @@ from seit.compression.quantization_aware.objective import QuantizedClassificatio
 from seit.errors import UsageError
 from seit.exports import export_run
 from seit.models import LearnedSteps, multiples
-from seit.training import Run
+from seit.training import ModelConfig, Run
 
 FAST = {
     "data": {"batch_size": 12},
@@ -197,6 +197,7 @@ def test_a_student_can_be_that_of_a_recipe(learned, pattern_store):
             method="distill",
             **{"compression.student": name, **changes},
         )
+        assert settings.augment.crop_size == 8, "that of the run, not of the recipe"
         return settings.model
 
     model = planned()
@@ -205,3 +206,21 @@ def test_a_student_can_be_that_of_a_recipe(learned, pattern_store):
     assert (model.embed_dim, model.depth, model.stem) == (source.embed_dim, 4, "early/4")
     with pytest.raises(UsageError, match="did you mean 'small-cpu'"):
         planned("smal-cpu")
+    model = planned(model="resnet10t")
+    assert model == ModelConfig(name="resnet10t", drop_path=model.drop_path)
+
+
+def test_a_student_of_another_kind_has_the_crop_of_the_run(learned, pattern_store, tmp_path):
+    """The recipe would crop grids of 8×8 to 7×7, which the teacher does not take."""
+    result = compress(learned, pattern_store, tmp_path / "out", "distill", model="resnet10t")
+    assert Run.open(tmp_path / "out").config.augment.crop_size == 8
+    assert seit.evaluate(tmp_path / "out", store=pattern_store).loss == result.loss
+
+
+@pytest.mark.parametrize("method", ["distill", "qat", "w8"])
+def test_another_crop_than_that_of_the_run_is_refused(method, learned, pattern_store, tmp_path):
+    changes = {"model.embed_dim": 16} if method == "distill" else {}
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"augment\.crop_size is 6, and the run .*has 8.*leave it"):
+        compress(learned, pattern_store, out, method, **changes, **{"augment.crop_size": 6})
+    assert not out.exists()

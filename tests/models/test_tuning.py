@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.backbones import ALL, adalora, inputs, make_vit, stir
+from timm.layers import EvoNorm2dB0
 from torch import nn
 from torch.nn import functional as F
 
@@ -535,6 +536,35 @@ def test_frozen_networks_of_convolutions_keep_their_statistics():
     make_tuning(TuningConfig(method="full")).attach(model)
     model(torch.randn(4, 3, 32, 32))
     assert not torch.equal(model.bn1.running_mean, before["bn1.running_mean"])
+
+
+def test_full_tuning_keeps_the_statistics_of_norms_with_the_weights(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=4).eval()
+    fresh, before, x = copy.deepcopy(model), state_of(model), torch.randn(4, 3, 32, 32)
+    tuning = attached("full", model)
+    model.train()(x)  # statistics move, weights do not
+    model.eval()
+    twin = copy.deepcopy(model)
+    other = tuning.bind(twin)
+    logits, path = model(x), tmp_path / "adapter.safetensors"
+    save_adapter(path, twin, other)
+    again = load_adapter(path, fresh)
+    assert torch.equal(fresh(x), logits)
+    assert not torch.equal(fresh.bn1.running_mean, before["bn1.running_mean"])
+    for one in (tuning, other, again):
+        own = one.model
+        one.detach()
+        same_states(own.state_dict(), before)
+
+
+def test_norms_of_a_variance_alone_are_frozen_too():
+    model = nn.Sequential(EvoNorm2dB0(3), nn.Flatten(), nn.Linear(12, 2))
+    model.get_classifier = lambda: model[2]
+    before = state_of(model)
+    make_tuning(TuningConfig(method="linear")).attach(model)
+    model.train()(torch.randn(4, 3, 2, 2))
+    same_states(model.state_dict(), before)
 
 
 def test_swin_takes_adapters_and_lora_flattened_over_stages():

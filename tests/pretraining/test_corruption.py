@@ -180,6 +180,24 @@ def test_codes_come_from_the_partner_that_is_named():
     assert torch.equal(found, torch.where(changed, ids[partner], ids))
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 6])
+def test_every_sample_of_a_batch_gets_codes_of_another(count):
+    """Even batches are mirrored; the middle of an odd one would mirror onto itself."""
+    ids = torch.arange(count)[:, None, None].expand(count, 8, 8).contiguous()
+    found = corrupt(ids, draws(count), CorruptionConfig(alien_prob=1.0), num_codes=count)
+    others = [int(found.ids[i][found.changed[i]].unique()) for i in range(count)]
+    assert sorted(others) == list(range(count))
+    assert all(other != i for i, other in enumerate(others))
+    assert count % 2 or others == list(range(count))[::-1]
+
+
+def test_a_single_sample_is_masked_for_want_of_another():
+    ids = grids(1)
+    found = corrupt(ids, draws(1), CorruptionConfig(alien_prob=1.0), num_codes=K)
+    assert (found.ids[found.changed] == K).all()
+    assert found.changed.float().mean() >= 0.3
+
+
 def test_noise_is_uniform_codes_and_never_the_mask():
     config = CorruptionConfig(fill="noise", alien_prob=0)
     _, (found, changed) = corrupted(config)

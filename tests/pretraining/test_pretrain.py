@@ -118,6 +118,10 @@ def test_shares_follow_the_truncated_normal_of_the_paper():
     assert config.num_dropped(196) == 79
     assert config.num_masked(196, 0.4) == 79
     assert config.num_masked(196, 1.0) == 196
+    for percent in range(1, 100):  # 0.55 · 100 is 55.000000000000007
+        share = MaskConfig(min=percent / 100, mean=percent / 100)
+        assert share.num_dropped(100) == percent
+        assert share.num_dropped(196) == -(-percent * 196 // 100)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from seit.api import plan_run
 from seit.continual_learning import ContinualConfig
 from seit.errors import UsageError
 from seit.pretraining import PretrainConfig
@@ -78,3 +79,15 @@ def test_a_refused_setting_leaves_nothing(pattern_store, tmp_path, call):
     assert code == 2
     assert "data.fraction is 10.0; it must be above 0 and at most 1" in errors
     assert not run.exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "tune", "continual"])
+def test_the_backbone_of_a_run_may_be_named_again(verb, learned, pattern_store):
+    def planned(**changes):
+        return plan_run(verb, pattern_store, init_from=learned, **changes)
+
+    settings = planned()
+    assert (settings.model.embed_dim, settings.augment.crop_size) == (32, 8)
+    assert planned(model="vit_tiny_patch16_224") == settings
+    other = planned(model="resnet10t")
+    assert (other.model.embed_dim, other.augment.crop_size) == (None, 8)

@@ -135,6 +135,23 @@ def test_adapters_bring_the_backbone_to_the_same_logits(finished, store, backbon
             assert (out / "adapter.safetensors").stat().st_size < 10_000
 
 
+def test_the_adapter_of_a_fully_tuned_resnet_fits_its_backbone(store, tmp_path):
+    """Running statistics of batch norms move too: the backbone has the old, the result the new."""
+    out, base = tmp_path / "full", tmp_path / "base"
+    shared = merge(BASE, {"schedule": {"steps": 2}})
+    shared["model"] = {"name": "resnet10t"}
+    plain = {**shared, "optim": {"lr": 1e-2}}
+    train(build(TrainConfig, plain, origin="test"), store, out=base)
+    settings = build(TuneConfig, merge(shared, {"tuning": {"method": "full"}}), origin="test")
+    result = tune(settings, store, out=out, init_from=base)
+    network = fresh_model(store, base, settings)
+    load_adapter(out / "adapter.safetensors", network).merge()
+    same(network.state_dict(), weights_of(out))
+    norm = "bn1.running_mean"
+    assert not torch.equal(weights_of(out)[norm], weights_of(base)[norm])
+    assert result.tuning_parameters == result.parameters - result.head_parameters
+
+
 @pytest.mark.parametrize("method", ["adalora", "prefix"])
 @pytest.mark.parametrize("last", [1, 4])
 def test_a_stopped_run_goes_on_bit_for_bit(method, last, finished, store, backbone, tmp_path):

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 _MAX_VALUES = 1 << 24
 """Values of unfolded inputs in memory at a time."""
+_LEAST_DAMPING = 1e-4
+"""Moments are sums of float32 products, with errors of up to about 1e-6 of their mean diagonal. A
+smaller damping would let these errors, divided by it, replace the weight where inputs never lie."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,17 @@ class Moments:
 
         E‖W x − Ŵ x̂‖² = E‖(W' − Ŵ) x̂‖² + const. with W' = W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹ (asymmetric
         calibration, as in arXiv 2504.02692), so that a layer makes up for the errors before it.
+        Where x̂ never lies, W' is W.
 
         Args:
             weight: float64 (O, I).
-            damping: pull towards ``weight``, relative to the mean diagonal of the gram.
+            damping: pull towards ``weight``, relative to the mean diagonal of the gram; less than
+                1e-4 counts as 1e-4.
         """
         parts = weight.reshape(len(self.gram), -1, weight.shape[1])
         mean = self.gram.diagonal(dim1=1, dim2=2).mean(1)
-        ridge = (damping * torch.where(mean > 0, mean, 1.0))[:, None, None]
+        share = max(damping, _LEAST_DAMPING)
+        ridge = (share * torch.where(mean > 0, mean, 1.0))[:, None, None]
         damped = self.gram + ridge * torch.eye(self.gram.shape[1]).to(self.gram)
         goal = parts @ self.cross + ridge * parts
         found: Tensor = torch.linalg.solve(damped, goal, left=False)

@@ -85,7 +85,7 @@ class Tuning(ABC):
 
         Norms keep their running statistics if the backbone is frozen. New weights are drawn from
         torch's generator on the CPU. Weights of the model that the method itself trains are copied,
-        so that :meth:`detach` can restore them.
+        as are statistics that move with them, so that :meth:`detach` can restore them.
 
         Args:
             model: a timm model; changed in place.
@@ -119,17 +119,18 @@ class Tuning(ABC):
             for key, one in model.named_parameters()
             if key in trained and not is_of_head(model, key)
         }
+        self._before |= {key: one.clone() for key, one in self.statistics().items()}
         for key, one in model.named_parameters():
             frozen = not (self._is_added(key) or key in trained or is_of_head(model, key))
             one.requires_grad_(not frozen and self._required.get(key, True))
         if not self.trains_all:
-            for module in _running_norms(model):
+            for module in _running_norms(model).values():
                 module.register_forward_pre_hook(keep_statistics)
 
     def detach(self) -> None:
         """Remove everything again: the model is as before, except for the classifier's weights."""
         model = self.model
-        own = dict(model.named_parameters())
+        own = model.state_dict()
         with torch.no_grad():
             for key, value in self._before.items():
                 own[key].copy_(value)
@@ -163,9 +164,26 @@ class Tuning(ABC):
             if self._is_added(key) or key in self._before
         }
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Return the running statistics of norms that training moves, by name in the model.
+
+        Empty if the method freezes the backbone. They share the model's memory.
+        """
+        model = self.model
+        norms = _running_norms(model) if self.trains_all else {}
+        return {
+            key: one
+            for name, norm in norms.items()
+            for key, one in norm.named_buffers(name, recurse=False)
+            if not is_of_head(model, key)
+        }
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the values of :meth:`parameters`, detached, sharing the model's memory."""
-        return {key: one.detach() for key, one in self.parameters().items()}
+        """Return the values of :meth:`parameters` and the :meth:`statistics`.
+
+        They are detached, and share the model's memory.
+        """
+        return {key: one.detach() for key, one in self.parameters().items()} | self.statistics()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the values of a complete :meth:`state_dict`.
@@ -173,7 +191,7 @@ class Tuning(ABC):
         Raises:
             UsageError: names or shapes differ; nothing was changed.
         """
-        own = self.parameters()
+        own = self.state_dict()
         found = {key: tuple(value.shape) for key, value in state.items()}
         expected = {key: tuple(value.shape) for key, value in own.items()}
         for key in sorted(found.keys() | expected.keys()):
@@ -192,7 +210,7 @@ class Tuning(ABC):
         return self.state_dict()
 
     def base_state(self) -> dict[str, Tensor]:
-        """Return the model's own weights before tuning, by name, without the classifier's."""
+        """Return the model's own weights and buffers before tuning, without the classifier's."""
         model = self.model
         return {
             key: self._before.get(key, value)
@@ -247,7 +265,7 @@ class Tuning(ABC):
                 owner.__class__ = addition.kinds[0]
             delattr(owner, addition.child)
             _unhook(owner._forward_hooks, addition.hook)
-        for module in _running_norms(model):
+        for module in _running_norms(model).values():
             _unhook(module._forward_pre_hooks, keep_statistics)
             module.train(model.training)
         for key, one in model.named_parameters():
@@ -281,8 +299,13 @@ def like(module: nn.Module, made: nn.Module) -> nn.Module:
     return made.to(weight.device, weight.dtype)
 
 
-def _running_norms(model: nn.Module) -> list[nn.Module]:
-    return [one for one in model.modules() if getattr(one, "running_mean", None) is not None]
+def _running_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the norms with running statistics, by name; some have a variance alone."""
+    return {
+        name: one
+        for name, one in model.named_modules()
+        if any(key.startswith("running_") for key, _ in one.named_buffers(recurse=False))
+    }
 
 
 def _unhook(hooks: Any, hook: Any) -> None:

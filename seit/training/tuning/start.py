@@ -139,10 +139,12 @@ class TunedClassification(Classifying[TuneResult]):
     def result(self, figures: LoopFigures) -> TuneResult:
         kept = sum(one.numel() for one in self.kept_model(self.model).parameters())
         named = self.model.named_parameters()
+        statistics = self.tuning.statistics().keys()
+        state = self.tuning.kept_state().items()
         return TuneResult(
             **self.figures(replace(figures, parameters=kept)),
             trained_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            tuning_parameters=sum(one.numel() for one in self.tuning.kept_state().values()),
+            tuning_parameters=sum(one.numel() for key, one in state if key not in statistics),
             head_parameters=sum(one.numel() for key, one in named if is_of_head(self.model, key)),
             ranks=self.tuning.ranks(),
             layer_shares=self._shares,
