@@ -20,19 +20,19 @@ class Held(Subject):
         self.values, self.labels = values, labels
         self.layers = tuple(values)
         self.classes = tuple(f"c{number}" for number in range(max(labels) + 1))
+        self.seconds = float(next(iter(values.values())).shape[1])
 
     @property
     def places(self):
-        seconds = float(next(iter(self.values.values())).shape[1])
         return [
-            Place(f"{row:05}", f"{row:05}", label, 0.0, seconds)
+            Place(f"{row:05}", f"{row:05}", label, 0.0, self.seconds)
             for row, label in enumerate(self.labels)
         ]
 
     def clips(self, rows=None):
         for row in range(len(self.labels)) if rows is None else rows:
             values = {layer: one[row] for layer, one in self.values.items()}
-            yield Clip(row=row, values=values, seconds=self.places[row].seconds)
+            yield Clip(row=row, values=values, seconds=self.seconds)
 
     def random_twin(self, seed):
         raise NotImplementedError
@@ -59,13 +59,13 @@ def test_clips_that_differ_as_a_whole_are_no_chance(method):
 @pytest.mark.parametrize(("method", "chance"), [("cca", 0.0), ("ridge", 0.1), ("lda", 0.1)])
 def test_sorted_data_have_the_chance_of_any_order(method, chance):
     random = np.random.default_rng(0)
-    labels = np.repeat(np.arange(10), 400)
+    labels = np.repeat(np.arange(10), 200)
     means = random.normal(size=(10, 32))
-    x = (means[labels] + 0.7 * random.normal(size=(4000, 32))).astype(np.float32)
+    x = (means[labels] + 0.7 * random.normal(size=(2000, 32))).astype(np.float32)
     subject = Held({"x": x[:, None]}, labels.tolist())
-    found = score(subject, method=method, most=400, nulls=2)
+    found = score(subject, method=method, nulls=6)
     assert found.score > 0.8
-    assert abs(found.null_mean - chance) < 0.03
+    assert abs(found.null_mean - chance) < (0.05 if chance else 0.02), "clusters move as a whole"
 
 
 def rearranged(target, folds, sizes, **settings):
