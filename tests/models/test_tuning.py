@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seit.errors import DamagedError, UsageError
+from seit.models import build_backbone
 from seit.models.classifier import is_of_head
 from seit.models.tuning import (
     METHODS,
@@ -536,6 +537,15 @@ def test_frozen_networks_of_convolutions_keep_their_statistics():
     make_tuning(TuningConfig(method="full")).attach(model)
     model(torch.randn(4, 3, 32, 32))
     assert not torch.equal(model.bn1.running_mean, before["bn1.running_mean"])
+
+
+def test_networks_whose_blocks_all_change_shape_take_no_adapter():
+    """Over grids of 8×8 the first stages give way to the stem; the others have a block each."""
+    sizes = {"channels": 6, "input_size": (8, 8), "num_classes": 3}
+    shallow, deep = (build_backbone(name, **sizes) for name in ("resnet10t", "resnet18"))
+    with pytest.raises(UsageError, match=r"ResNet has neither .* block that keeps .* resnet18, or"):
+        attached("adapter", shallow)
+    assert attached("adapter", deep).parameters()
 
 
 def test_full_tuning_keeps_the_statistics_of_norms_with_the_weights(tmp_path):

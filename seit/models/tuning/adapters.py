@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from seit.errors import UsageError
 from seit.models.tuning.base import Addition, Tuning, like
 from seit.models.tuning.blocks import (
     dim_of_attention,
@@ -97,8 +98,15 @@ class Adapter(Tuning):
                 (f"{one.name}.{one.attention}", one.module, dim_of_attention(one)) for one in chosen
             ]
         else:
-            convolutions = first_blocks(residual_blocks(model), config.num_blocks, model)
-            places = [(name, module, map_dim(module)) for name, module in convolutions]
+            convolutions = residual_blocks(model)
+            if not convolutions:
+                raise UsageError(
+                    f"this {type(model).__name__} has neither attention nor a residual block that "
+                    "keeps the shape of its features, to which adapter would be parallel; choose a "
+                    "network of more blocks, such as resnet18, or bitfit, linear or full"
+                )
+            kept = first_blocks(convolutions, config.num_blocks, model)
+            places = [(name, module, map_dim(module)) for name, module in kept]
         planned: list[tuple[Addition, nn.Module | nn.Parameter]] = []
         for owner, module, dim in places:
             made = Bottleneck(
