@@ -121,7 +121,13 @@ def _started(
     """
     given = flatten(values)
     start, named = given.get("init_from"), given.get("model.name")
-    found = backbone_of(start, resumed=resumed) if start else {}
+    found: dict[str, Any] = {}
+    if start:
+        try:
+            found = backbone_of(start, resumed=resumed)
+        except SeitError:
+            if named is None:  # else the run itself reports what it needs of the start
+                raise
     recipe = given.get(backbone_setting) if backbone_setting else None
     if recipe is not None:
         of_recipe = read_yaml(find_recipe(str(recipe)).path).get("model", {})
