@@ -29,7 +29,10 @@ class Inputs:
     classes: tuple[str, ...]
 
     def files_of(self, split: str) -> npt.NDArray[np.int64]:
-        """Return numbers int64 (N,) of a split's samples, equal for those of a file."""
+        """Return numbers int64 (N,) of a split's samples, equal for those of a file.
+
+        Empty for files that no share is taken of, as in the training of a tokenizer.
+        """
         del split
         return np.empty(0, np.int64)
 

@@ -107,6 +107,9 @@ class TokenMedium(Medium):
 class PictureMedium(Medium):
     """Pictures uint8 (S, S, 3) of SRC, as the tokenizer sees them; subclasses compress.
 
+    Attributes:
+        bytes_per_pixel: size of payloads for each pixel, None if it varies.
+
     Args:
         split: split of an image store that was made from SRC.
         source: SRC.
@@ -118,6 +121,7 @@ class PictureMedium(Medium):
     """
 
     needs_tokenizer = True
+    bytes_per_pixel: int | None = None
 
     def __init__(
         self,
@@ -131,6 +135,8 @@ class PictureMedium(Medium):
         if split.store.card.tokenizer.modality != "image":
             raise UsageError(f"{split.store.folder} is not of images; its medium is tokens")
         self.size = split.store.card.tokenizer.require_image_size()
+        if self.bytes_per_pixel is not None:
+            self.fixed_bytes = self.bytes_per_pixel * self.size**2
         self._tokenizer = split.store.load_tokenizer().to(device)
         self._device = torch.device(device)
         self._pixels = PixelLoader(
@@ -173,17 +179,7 @@ class RawMedium(PictureMedium):
     """``raw``: three bytes per pixel."""
 
     name = "raw"
-
-    def __init__(
-        self,
-        split: Split,
-        *,
-        source: str | Path,
-        device: str | torch.device,
-        root: str | Path | None = None,
-    ) -> None:
-        super().__init__(split, source=source, device=device, root=root)
-        self.fixed_bytes = 3 * self.size**2
+    bytes_per_pixel = 3
 
     @override
     def compress(self, picture: npt.NDArray[np.uint8]) -> bytes:
